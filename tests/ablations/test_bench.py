@@ -1,4 +1,4 @@
-"""Benchmarks as a person makes them: most in real processes, the rest through the same command line."""
+"""The verb `bench`: in real processes, and in this process through the same command line."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ FIGURES = {f"{name}.{end}" for name in ("overhead", "memory", "roofline") for en
 
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
-    """Lets the tests take seconds instead of minutes."""
+    """Reduces the time of the tests from minutes to seconds."""
     before = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # on tiny maps, on a machine that does other work, threads do little but wait for each other
-    gc.freeze()  # what was imported, which each collection would look through for nothing
+    torch.set_num_threads(1)  # on small feature maps and a busy machine, threads mostly wait for each other
+    gc.freeze()  # imported objects, which each collection would scan without effect
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # of processes
+        patch.setenv("OMP_NUM_THREADS", "1")  # for child processes
         yield
     gc.unfreeze()
     torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
-class Done:
+class Finished:
+    """A finished benchmark: its results folder, output and exit status."""
+
     results: Path
     printed: str
     errors: str
@@ -67,19 +67,19 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Done:
-    """The smallest whole benchmark."""
+def done(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Finished:
+    """A complete benchmark of minimal size."""
     results = tmp_path_factory.mktemp("bench")
     process = command("bench", *TINY, f"results_dir={results}")
-    return Done(results, process.stdout, process.stderr, process.returncode)
+    return Finished(results, process.stdout, process.stderr, process.returncode)
 
 
 def call(*overrides: str) -> int:
-    """Benchmarks in this process, which saves the seconds that imports take."""
+    """Runs a benchmark in this process, which saves seconds of imports."""
     return cli.main("bench", bench.PURPOSE, bench.bench, [*TINY, UNTRACKED, *overrides], ("sweep=rivals",))
 
 
-def test_a_benchmark_ends_in_tables_rows_figures_and_a_report(done: Done) -> None:
+def test_a_benchmark_ends_in_tables_rows_figures_and_a_report(done: Finished) -> None:
     assert (done.status, done.errors) == (0, "")
     files = {path.name for path in done.folder.iterdir() if not path.name.startswith(".")}
     assert files == {"figures", "measurements.csv", "samples.csv", "layers.csv", "report.md"}
@@ -103,7 +103,7 @@ def test_a_benchmark_ends_in_tables_rows_figures_and_a_report(done: Done) -> Non
         assert any(line.startswith(start) for line in lines)
 
 
-def test_every_measurement_is_a_row_with_the_machine(done: Done) -> None:
+def test_every_measurement_is_a_row_with_the_machine(done: Finished) -> None:
     rows = pd.read_csv(done.folder / "measurements.csv", keep_default_na=False, na_values=[""])
     empty = Measurement(Subject("", "", "", 0, 0, 0, 0), Setting("", "", "", ""), "").to_row()
     assert rows.columns.tolist()[: len(empty)] == list(empty)
@@ -117,10 +117,10 @@ def test_every_measurement_is_a_row_with_the_machine(done: Done) -> None:
     copies = rows.groupby(["place", "mode"])["copies"].first()
     assert samples.groupby(["place", "mode"])["copy"].nunique().to_dict() == copies.to_dict()
     turns = len(samples[["place", "mode", "copy", "round", "turn"]].drop_duplicates())
-    assert len(samples) == turns * (3 + 1)  # three subjects, and the second copy of the baseline
+    assert len(samples) == turns * (3 + 1)  # three subjects, and a second copy of the baseline
 
 
-def test_the_report_says_how_it_was_made(done: Done) -> None:
+def test_the_report_has_command_figures_and_environment(done: Finished) -> None:
     text = unescaped(done.folder / "report.md")
     assert f"# {NAME}\n" in text
     assert f"python -m ablations.bench {' '.join(TINY[:1])} 'sweep.factors.attention=[sa]' " in text
@@ -130,7 +130,7 @@ def test_the_report_says_how_it_was_made(done: Done) -> None:
     assert worded("bench.left_out", network="resnet8") in text
 
 
-def test_the_dashboard_has_the_numbers_and_the_files(done: Done) -> None:
+def test_mlflow_has_the_metrics_and_the_files(done: Finished) -> None:
     uri = f"sqlite:///{done.results / 'mlflow.db'}"
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name(NAME).experiment_id])
@@ -144,7 +144,7 @@ def test_the_dashboard_has_the_numbers_and_the_files(done: Done) -> None:
     metrics = named["sa resnet8"].data.metrics
     assert metrics["training_step_ratio"] == pytest.approx(row["ratio"])
     assert metrics["multiply_adds"] == row["multiply_adds"]
-    stored = {one.path for one in client.list_artifacts(named["report"].info.run_id)}
+    stored = {artifact.path for artifact in client.list_artifacts(named["report"].info.run_id)}
     assert stored == {"figures", "measurements.csv", "samples.csv", "layers.csv", "report.md"}
     assert f"mlflow ui --backend-store-uri {uri}\n" in done.printed
     assert "Not in MLflow" not in done.printed
@@ -174,7 +174,7 @@ def test_the_dashboard_has_the_numbers_and_the_files(done: Done) -> None:
         ("analyze", ["bench=quick"], "error: bench=quick: is an option of `python -m ablations.bench`, not of"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(
+def test_invalid_input_is_one_line_and_status_2(
     verb: str, arguments: list[str], message: str, tmp_path: Path, command: Command
 ) -> None:
     process = command(verb, "device=cpu", f"results_dir={tmp_path}", *arguments)
@@ -199,7 +199,7 @@ def test_bad_input_is_one_line_and_status_2(
         ),
     ],
 )
-def test_other_bad_input_is_so_too(
+def test_invalid_input_of_the_machine_or_a_group_is_one_line_and_status_2(
     override: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -213,14 +213,14 @@ def test_the_help_of_bench_lists_its_options_and_its_sweep(command: Command) -> 
     process = command("bench", "--help")
     assert (process.returncode, process.stderr) == (0, "")
     lines = [line.strip() for line in process.stdout.splitlines()]
-    assert any(line.startswith("sweep=rivals") and "one of:" in line for line in lines)  # chosen where none is named
+    assert any(line.startswith("sweep=rivals") and "one of:" in line for line in lines)  # the default of bench
     assert any(line.startswith("bench ") or line.startswith("bench=") for line in lines)
     for declared in fields(BenchConfig):
         assert any(line.startswith(f"bench.{declared.name}=") for line in lines)
 
 
 @pytest.mark.parametrize("name", report.FIGURES)
-def test_a_figure_that_cannot_be_made_costs_that_figure(
+def test_a_figure_that_fails_is_the_only_missing_part(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> Figure:
@@ -234,12 +234,12 @@ def test_a_figure_that_cannot_be_made_costs_that_figure(
     folder = tmp_path / NAME
     assert line in (folder / "report.md").read_text(encoding="utf-8")
     assert (folder / TRACEBACKS).exists()
-    made = {path.name for path in (folder / "figures").iterdir()}
-    assert made == {file for file in FIGURES if not file.startswith(name)}
+    drawn = {path.name for path in (folder / "figures").iterdir()}
+    assert drawn == {file for file in FIGURES if not file.startswith(name)}
 
 
 @pytest.mark.parametrize("part", ["_networks", "_modules", "_uncounted", "layers_frame", "_protocol", "tracked_of"])
-def test_a_part_of_the_report_that_cannot_be_made_costs_that_part(
+def test_a_part_of_the_report_that_fails_does_not_stop_the_benchmark(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
@@ -255,18 +255,18 @@ def test_a_part_of_the_report_that_cannot_be_made_costs_that_part(
 
 
 @pytest.mark.parametrize("verb", ["run", "analyze"])
-def test_the_help_of_other_verbs_speaks_of_no_benchmark(verb: str, command: Command) -> None:
+def test_the_help_of_other_verbs_does_not_list_options_of_bench(verb: str, command: Command) -> None:
     process = command(verb, "--help")
     assert (process.returncode, process.stderr) == (0, "")
     assert "bench" not in process.stdout
 
 
-def test_an_interrupted_benchmark_reports_what_it_has(tmp_path: Path) -> None:
+def test_an_interrupted_benchmark_reports_its_measurements_so_far(tmp_path: Path) -> None:
     arguments = [sys.executable, "-u", "-m", "ablations.bench", *TINY, "bench.seconds=1", "bench.metrics=[speed]",
                  UNTRACKED, f"results_dir={tmp_path}"]  # fmt: skip
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # Shells have what they start in the background ignore SIGINT, and tests may run there.
+        # Shells start background jobs with SIGINT ignored, and the tests may run in one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -297,7 +297,7 @@ def test_an_interrupt_before_anything_is_measured_names_no_file(
     assert "measurements.csv" not in capsys.readouterr().out
 
 
-def test_a_benchmark_whose_rows_all_failed_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_in_which_every_row_failed_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("bench.of=[modules]", f"bench.module_batch={2**38}", f"results_dir={tmp_path}") == 1
     rows = pd.read_csv(tmp_path / NAME / "measurements.csv")
     assert set(rows["status"]) == {"out of memory"}
@@ -310,10 +310,10 @@ def test_a_benchmark_whose_rows_all_failed_exits_with_1(tmp_path: Path, capsys: 
     [
         ["bench.of=[modules]", "bench.modes=[step]"],
         ["bench.of=[networks]", "bench.modes=[backward]"],
-        ["bench.of=[networks]", "bench.compile=[compiled]"],  # of which compile_networks=false leaves nothing
+        ["bench.of=[networks]", "bench.compile=[compiled]"],  # compile_networks is false by default
     ],
 )
-def test_a_benchmark_that_has_nothing_to_measure_is_no_success(overrides: list[str], tmp_path: Path) -> None:
+def test_a_benchmark_without_anything_to_measure_fails(overrides: list[str], tmp_path: Path) -> None:
     assert call(*overrides, f"results_dir={tmp_path}") in (1, cli.USAGE_STATUS)
 
 
@@ -324,7 +324,7 @@ def test_a_second_process_on_the_same_benchmark_is_refused(tmp_path: Path, capsy
     assert not (tmp_path / NAME / "measurements.csv").exists()
 
 
-def test_a_dashboard_that_does_not_answer_is_refused_before_anything_is_measured(
+def test_an_invalid_tracking_uri_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*TINY, "bench.of=[networks]", "bench.metrics=[complexity]", "bench.modes=[forward]", "bench.also=[]",
@@ -336,48 +336,48 @@ def test_a_dashboard_that_does_not_answer_is_refused_before_anything_is_measured
 
 
 @pytest.fixture(scope="module")
-def counted(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a benchmark that came after the whole one, and counted modules alone."""
+def counted(done: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a benchmark that only counts operations of modules, after a complete one of the same name."""
     results = tmp_path_factory.mktemp("again")
     shutil.copytree(done.folder, results / NAME)
     assert call("bench.of=[modules]", "bench.metrics=[complexity]", f"results_dir={results}") == 0
     return results / NAME
 
 
-def test_another_benchmark_of_the_name_leaves_nothing_of_the_one_before(counted: Path) -> None:
+def test_a_benchmark_removes_the_files_of_an_earlier_one_of_the_same_name(counted: Path) -> None:
     rows = pd.read_csv(counted / "measurements.csv")
     assert set(rows["kind"]) == {"module"}
     assert rows["ms"].isna().all()
-    # Whatever lies in the folder is said to be this benchmark's, and goes to the dashboard.
+    # Every file in the folder is attributed to this benchmark, and sent to MLflow.
     assert list((counted / "figures").iterdir()) == []
     assert not (counted / "layers.csv").exists()
 
 
-def test_without_times_there_is_no_table_of_times_that_cannot_be_read(counted: Path) -> None:
+def test_without_times_there_is_no_unreadable_file_of_samples(counted: Path) -> None:
     samples = counted / "samples.csv"
     assert not samples.exists() or len(pd.read_csv(samples)) == 0
 
 
-def test_what_was_not_asked_for_is_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_requested_metrics_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("bench.of=[networks]", "bench.modes=[forward]", "bench.metrics=[speed]", "bench.also=[]")
     assert call(*options, f"results_dir={tmp_path}") == 0
     assert "not counted as multiply-adds" not in capsys.readouterr().out
     assert not (tmp_path / NAME / "layers.csv").exists()
 
 
-def test_several_backbones_are_in_the_folder_s_name(
+def test_the_name_of_the_folder_contains_all_backbones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen: list[str] = []
+    measured: list[str] = []
 
-    def note(_: Benchmark, comparison: Comparison) -> list[Measurement]:
-        seen.append(comparison.model["name"])
+    def record(_: Benchmark, comparison: Comparison) -> list[Measurement]:
+        measured.append(comparison.model["name"])
         return []
 
-    monkeypatch.setattr(Benchmark, "measure", note)
+    monkeypatch.setattr(Benchmark, "measure", record)
     factors = "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}"
     arguments = ["device=cpu", "bench=quick", UNTRACKED, "sweep=backbones", factors, f"results_dir={tmp_path}"]
     cli.main("bench", bench.PURPOSE, bench.bench, arguments, ("sweep=rivals",))
-    assert list(dict.fromkeys(seen)) == ["resnet8", "resnet20"]
+    assert list(dict.fromkeys(measured)) == ["resnet8", "resnet20"]
     assert capsys.readouterr().out.startswith("bench-backbones-resnet8-resnet20-cpu: 8 comparisons\n")
     assert (tmp_path / "bench-backbones-resnet8-resnet20-cpu").is_dir()

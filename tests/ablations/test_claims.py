@@ -41,11 +41,11 @@ def commands(text: str) -> dict[str, str]:
 
 
 def rows(lines: Sequence[str]) -> list[str]:
-    """The claims of the table, in its order."""
+    """Returns the claims in the order of the table."""
     return [first for line in lines if line.startswith("│") and (first := line.split("│")[1].strip())]
 
 
-def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run(
+def test_without_studies_computable_claims_are_decided_and_others_have_a_command(
     tmp_path: Path, command: Command
 ) -> None:
     folder = tmp_path / "results"
@@ -69,7 +69,7 @@ def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run
     assert page.count("- " + worded("ledger.no_networks")) == len(CLAIMS) - len(COMPUTED)
 
 
-def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
+def test_a_stored_study_decides_some_claims_and_is_evidence_for_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE, known={"train": 24, "test": 9, "classes": ["a", "b"]})
@@ -112,7 +112,7 @@ def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
     assert not frame.loc["gain", "counts"]
 
 
-def test_studies_that_disagree_the_committed_one_included_are_both_shown(tmp_path: Path) -> None:
+def test_studies_that_disagree_are_both_listed_including_the_committed_one(tmp_path: Path) -> None:
     store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE)
     store_study(tmp_path / "reference", by_name({"shuffle=on": -2.0}), *SHUFFLE, "data=cifar100", "study=committed")
     assert call(tmp_path) == 0
@@ -127,7 +127,7 @@ def test_studies_that_disagree_the_committed_one_included_are_both_shown(tmp_pat
     assert "so that they hold simultaneously at 95 %." in page
 
 
-def test_a_copy_of_the_committed_store_is_the_same_evidence(tmp_path: Path) -> None:
+def test_a_copy_of_the_committed_store_is_not_counted_twice(tmp_path: Path) -> None:
     store_study(tmp_path / "reference", by_name({"shuffle=on": 2.0}), *SHUFFLE)
     assert call(tmp_path) == 0
     alone = pd.read_csv(tmp_path / "claims.csv").query("claim == 'shuffle'")
@@ -140,7 +140,7 @@ def test_a_copy_of_the_committed_store_is_the_same_evidence(tmp_path: Path) -> N
     assert worded("ledger.same_runs", replicates="8 replicates", where=where) in unescaped(tmp_path / "claims.md")
 
 
-def test_digits_settle_nothing_about_trained_networks(tmp_path: Path) -> None:
+def test_digits_decide_no_claim_about_trained_networks(tmp_path: Path) -> None:
     store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE, "data=digits")
     assert call(tmp_path) == 0
     assert verdicts(tmp_path)["shuffle"] == "undecided"
@@ -149,13 +149,13 @@ def test_digits_settle_nothing_about_trained_networks(tmp_path: Path) -> None:
     assert "Command that would settle it" in page
 
 
-def test_the_storage_that_is_named_is_read(tmp_path: Path) -> None:
+def test_the_given_storage_is_read(tmp_path: Path) -> None:
     url = store_study(tmp_path / "elsewhere", by_name({"shuffle=on": -1.0}), *SHUFFLE)
     assert call(tmp_path / "mine", f"storage={url}") == 0
     assert verdicts(tmp_path / "mine")["shuffle"] == "contradicted"
 
 
-def test_the_margin_is_declared_with_the_claim_and_no_option_moves_it(tmp_path: Path) -> None:
+def test_the_margin_is_declared_with_the_claim_and_independent_of_options(tmp_path: Path) -> None:
     sweep = ("sweep=transform", REAL, "replicates=8", "sweep.factors.attention.transform=[affine,conv1x1]",
              "sweep.variants={}")  # fmt: skip
     store_study(tmp_path, by_name({"transform=conv1x1": 0.5}), *sweep)
@@ -165,7 +165,7 @@ def test_the_margin_is_declared_with_the_claim_and_no_option_moves_it(tmp_path: 
     assert by_id("conv1x1").margin_reason in unescaped(tmp_path / "claims.md")
 
 
-def test_of_many_findings_the_table_shows_some_and_the_page_all(
+def test_of_many_findings_the_table_lists_some_and_the_page_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store_study(tmp_path, by_name({}), REAL, "replicates=2", "sweep.factors.attention.groups=[1,2,4,8]")
@@ -175,9 +175,7 @@ def test_of_many_findings_the_table_shows_some_and_the_page_all(
     assert page.count(" against none, n = 2, ") == 4
 
 
-def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_study_of_another_format_is_skipped_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = store_study(tmp_path, by_name({}), *SHUFFLE)
     open_store(url, "old", create=True).remember("identity", {"version": 1})
     assert call(tmp_path) == 0
@@ -187,7 +185,7 @@ def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
     assert verdicts(tmp_path)["shuffle"] == "undecided"
 
 
-def test_a_study_that_is_damaged_costs_no_other_and_no_claim(
+def test_a_damaged_study_affects_no_other_study_and_no_claim(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE)
@@ -206,27 +204,27 @@ def test_a_study_that_is_damaged_costs_no_other_and_no_claim(
 
 
 @pytest.mark.parametrize("claim", [claim.id for claim in CLAIMS])
-def test_a_claim_that_cannot_be_assessed_costs_that_claim(
+def test_a_claim_that_fails_is_the_only_missing_one(
     claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ablations.ledger import assess
 
-    known = assess.assessment_of
+    assessment_of = assess.assessment_of
 
-    def fail(asked: Claim, studies: Sequence[Study]) -> assess.Assessment:
-        if asked.id == claim:
+    def fail(assessed: Claim, studies: Sequence[Study]) -> assess.Assessment:
+        if assessed.id == claim:
             raise ValueError("planted")
-        return known(asked, studies)
+        return assessment_of(assessed, studies)
 
     monkeypatch.setattr(assess, "assessment_of", fail)
     assert call(tmp_path) == 1
-    assert set(verdicts(tmp_path)) == {one.id for one in CLAIMS} - {claim}
+    assert set(verdicts(tmp_path)) == {declared.id for declared in CLAIMS} - {claim}
     page = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert worded("not_made.part", name=f"claim {claim}", reason="ValueError: planted") in page
 
 
 @pytest.mark.parametrize("part", ["ledger_frame", "_section", "_page_row", "_row"])
-def test_a_part_of_the_ledger_that_cannot_be_made_costs_that_part(
+def test_a_part_of_the_ledger_that_fails_does_not_stop_the_others(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ablations.ledger import page
@@ -240,7 +238,7 @@ def test_a_part_of_the_ledger_that_cannot_be_made_costs_that_part(
     assert (tmp_path / "claims.csv").exists() == (part != "ledger_frame")
 
 
-def test_a_ledger_is_the_same_when_it_is_made_again_and_changes_no_store(tmp_path: Path) -> None:
+def test_a_ledger_is_reproducible_and_changes_no_store(tmp_path: Path) -> None:
     store_study(tmp_path, by_name({}), *SHUFFLE)
     store = (tmp_path / "optuna.db").read_bytes()
     assert call(tmp_path) == 0
@@ -250,7 +248,7 @@ def test_a_ledger_is_the_same_when_it_is_made_again_and_changes_no_store(tmp_pat
     assert (tmp_path / "optuna.db").read_bytes() == store
 
 
-def test_a_study_that_was_really_trained_is_read(tmp_path: Path) -> None:
+def test_a_trained_study_is_read(tmp_path: Path) -> None:
     options = [*TINY[1:], "sweep=shuffle", "sweep.variants={}", "train.epochs=1", "device=cpu", "measure=off"]
     places = ["tracking.enabled=false", f"results_dir={tmp_path}"]
     assert cli.main("plan", "", plan, [*options, *places, "plan.pilot=2"]) == 0
@@ -272,7 +270,7 @@ def test_a_study_that_was_really_trained_is_read(tmp_path: Path) -> None:
         (["--claim=gain"], "error: " + refusal("--claim", "options.no_such", what="flag")),
     ],
 )
-def test_what_cannot_be_done_is_one_message_and_status_2(
+def test_invalid_input_is_one_message_and_status_2(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main("claims", PURPOSE, claims, [f"results_dir={tmp_path}", *arguments]) == 2
@@ -291,7 +289,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pyte
     assert len(errors.splitlines()) == 1
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_no_slow_packages() -> None:
     code = (
         "import sys, ablations.claims as verb; from ablations import cli;"
         "cli.main('claims', verb.PURPOSE, verb.claims, ['--help']);"
@@ -302,7 +300,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.startswith(PURPOSE)
 
 
-def test_every_claim_says_what_would_settle_it_unless_it_is_computed() -> None:
+def test_every_claim_has_a_command_unless_it_is_computed() -> None:
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) == 10
     for claim in CLAIMS:
         assert bool(claim.command) == (claim.expects is not None)

@@ -1,4 +1,4 @@
-"""Stored studies beside each other: as frames, and by the verb `compare`."""
+"""Comparisons of stored studies: in Python, and with the verb `compare`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGER, OTHER_BATCH, ALONE = "longer", "other-batch", "alone"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Studies of two protocols, one without a declaration, one of other variants, and a copy of all in `elsewhere`."""
+    """Studies of two protocols, one without a declaration, one with other variants, and copies in `elsewhere`."""
     folder = tmp_path_factory.mktemp("results")
     store_study(folder, "study=first")
     store_study(folder, f"study={LONGER}", "train.epochs=2", "sweep.factors.attention.groups=[2,8]", "sweep.margin=1")
@@ -42,24 +42,24 @@ def call(results: Path, *words: str) -> int:
 
 
 def test_shared_contrasts_are_judged_in_each_study_as_one_family(results: Path) -> None:
-    found = load(results, "first", LONGER)
-    assert found.shared == {"groups=2": "none"}
-    assert found.frame[["study", "variant", "baseline", "n"]].to_numpy().tolist() == [
+    comparison = load(results, "first", LONGER)
+    assert comparison.shared == {"groups=2": "none"}
+    assert comparison.frame[["study", "variant", "baseline", "n"]].to_numpy().tolist() == [
         ["first", "groups=2", "none", 6],
         [LONGER, "groups=2", "none", 6],
     ]
-    assert found.margins == {"first": 2.0, LONGER: 1.0}
-    assert list(found.agreements) == [("groups=2", "none")]
-    assert set(found.cells["study"]) == {"first", LONGER}
-    assert set(found.effects.columns) >= {"variant", "study", "other", "mean", "p"}
+    assert comparison.margins == {"first": 2.0, LONGER: 1.0}
+    assert list(comparison.agreements) == [("groups=2", "none")]
+    assert set(comparison.cells["study"]) == {"first", LONGER}
+    assert set(comparison.effects.columns) >= {"variant", "study", "other", "mean", "p"}
 
 
-def test_what_differs_between_studies_is_listed(results: Path) -> None:
+def test_differences_between_studies_are_listed(results: Path) -> None:
     options = load(results, "first", LONGER).options.set_index("option")
     assert options.loc["train.epochs"].to_list() == ["1", "2"]
     assert options.loc["margin"].to_list() == ["2", "1"]
     assert "data.name" not in options.index
-    assert not [name for name in options.index if name.startswith("groups=8")]  # one study alone has it
+    assert not [name for name in options.index if name.startswith("groups=8")]  # only one study has this variant
 
 
 def test_cells_of_the_same_protocol_are_compared_one_by_one(results: Path) -> None:
@@ -70,11 +70,11 @@ def test_cells_of_the_same_protocol_are_compared_one_by_one(results: Path) -> No
     assert not other["same_protocol"].any()
 
 
-def test_a_study_that_declared_nothing_is_compared_with_its_baseline(results: Path) -> None:
-    found = load(results, "first", OTHER_BATCH)
-    assert found.shared == {"groups=2": "none", "groups=4": "none"}
-    assert [study.is_declared for study in found.studies.values()] == [True, False]
-    assert found.margins == {"first": 2.0, OTHER_BATCH: 2.0}
+def test_a_study_without_a_declaration_is_compared_by_its_baseline(results: Path) -> None:
+    comparison = load(results, "first", OTHER_BATCH)
+    assert comparison.shared == {"groups=2": "none", "groups=4": "none"}
+    assert [study.is_declared for study in comparison.studies.values()] == [True, False]
+    assert comparison.margins == {"first": 2.0, OTHER_BATCH: 2.0}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_study_that_declared_nothing_is_compared_with_its_baseline(results: Pa
         "no name",
     ],
 )
-def test_what_cannot_be_compared_is_one_message(results: Path, words: tuple[str, ...], named: str) -> None:
+def test_an_impossible_comparison_is_one_message(results: Path, words: tuple[str, ...], named: str) -> None:
     with pytest.raises(SuiteError, match=named):
         load(results, *words)
 
@@ -129,7 +129,7 @@ def test_the_verb_writes_a_report_tables_and_a_figure(results: Path, capsys: pyt
     assert set(tables["contrasts"]["study"]) == {"first", OTHER_BATCH, LONGER}
 
 
-def test_two_studies_of_one_name_are_told_apart_and_the_report_can_be_named(
+def test_two_studies_of_one_name_have_different_labels_and_the_report_can_be_named(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copied = str(results / "elsewhere" / "first")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VALID = ", ".join(VERBS)
 MODULE = (sys.executable, "-m", "ablations")
-# What the installed script does, from what pyproject.toml declares of it.
+# Equivalent to the installed script, by its declaration in pyproject.toml.
 SCRIPT = (
     sys.executable,
     "-c",
@@ -35,7 +35,7 @@ def call(program: tuple[str, ...], *arguments: str) -> subprocess.CompletedProce
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 @pytest.mark.parametrize("program", [MODULE, SCRIPT])
-def test_the_verbs_are_listed_with_a_sentence_each(program: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+def test_the_verbs_are_listed_with_their_purposes(program: tuple[str, ...], arguments: tuple[str, ...]) -> None:
     done = call(program, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -49,7 +49,7 @@ def test_the_verbs_are_listed_with_a_sentence_each(program: tuple[str, ...], arg
 
 
 def test_every_verb_of_the_package_is_listed() -> None:
-    # A verb is a module directly under the package that can be run.
+    # A verb is a module of the package itself that calls `cli.main`.
     modules = {path.stem for path in (ROOT / "ablations").glob("*.py") if "cli.main(" in path.read_text()}
     assert set(VERBS) == modules
 
@@ -92,13 +92,13 @@ def test_the_version_is_that_of_the_project(program: tuple[str, ...]) -> None:
     ],
 )
 @pytest.mark.parametrize("program", [MODULE, SCRIPT])
-def test_an_unknown_verb_is_one_message_with_the_nearest(program: tuple[str, ...], typed: str, message: str) -> None:
+def test_an_unknown_verb_is_one_message_with_a_suggestion(program: tuple[str, ...], typed: str, message: str) -> None:
     done = call(program, typed, "train.epochs=3")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(f"error: {message}\n", done.stderr)
 
 
-def test_a_verb_has_the_help_and_the_messages_that_it_has_by_itself() -> None:
+def test_help_and_messages_are_equal_with_and_without_the_list_of_verbs() -> None:
     for arguments in (("--help", "train.epochs=9"), ("train.epochs=none",), ("bench.seconds=1",)):
         through, directly = call(MODULE, "run", *arguments), call((*MODULE[:2], "ablations.run"), *arguments)
         assert (through.returncode, through.stdout, through.stderr) == (
@@ -107,14 +107,14 @@ def test_a_verb_has_the_help_and_the_messages_that_it_has_by_itself() -> None:
 
 
 @pytest.mark.parametrize("program", [MODULE, SCRIPT])
-def test_a_verb_records_the_command_that_makes_its_study_again(program: tuple[str, ...], tiny: list[str]) -> None:
+def test_a_verb_records_a_command_that_reproduces_its_study(program: tuple[str, ...], tiny: list[str]) -> None:
     results = Path(tiny[-1].removeprefix("results_dir="))
     done = call(program, "plan", "sweep=groups", *tiny)
     assert (done.returncode, done.stderr) == (0, "")
     assert "python -m ablations.plan sweep=groups " in (results / "groups-digits-resnet8" / "plan.md").read_text()
 
 
-def test_a_study_runs_through_the_list_of_verbs(tiny: list[str]) -> None:
+def test_a_study_can_be_run_through_the_list_of_verbs(tiny: list[str]) -> None:
     results = Path(tiny[-1].removeprefix("results_dir="))
     done = call(MODULE, "run", "sweep=groups", *tiny, "tracking.enabled=false", "figures=forest")
     assert done.returncode == 2
@@ -124,13 +124,13 @@ def test_a_study_runs_through_the_list_of_verbs(tiny: list[str]) -> None:
     assert "python -m ablations.run sweep=groups " in (results / "groups-digits-resnet8" / "report.md").read_text()
 
 
-def test_the_list_of_verbs_imports_nothing_heavy() -> None:
+def test_the_list_of_verbs_imports_no_slow_packages() -> None:
     assert not imported_by("ablations") & HEAVY
 
 
-def test_the_console_script_is_a_function_that_is_there() -> None:
+def test_the_console_script_can_be_loaded() -> None:
     assert callable(EntryPoint("ablations", PROJECT["scripts"]["ablations"], "console_scripts").load())
 
 
-def test_the_packages_say_that_they_are_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert (ROOT / "ablations" / "py.typed").is_file()

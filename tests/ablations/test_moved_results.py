@@ -1,4 +1,4 @@
-"""Results folders that are moved, copied, restored from a backup, shared or mounted elsewhere: every verb goes on."""
+"""Verbs work on results folders that were moved, copied, linked or restored from a backup."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a verb in this process; returns its status and what it printed."""
+    """Runs a verb in this process; returns its exit status, output and errors."""
 
     def done(verb: str, *arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -58,9 +58,9 @@ def copy(old: Path) -> Path:
 
 
 def link(old: Path) -> Path:
-    place = move(old)
-    (place.parent / "linked").symlink_to(place)
-    return place.parent / "linked"
+    moved = move(old)
+    (moved.parent / "linked").symlink_to(moved)
+    return moved.parent / "linked"
 
 
 def files(folder: Path) -> dict[Path, bytes]:
@@ -68,51 +68,49 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 
 def report_in_mlflow(folder: Path) -> str:
-    """Reads the report where MLflow says that it is. (MLflow's client remembers where it was before.)"""
+    """Reads the report at its artifact URI in MLflow. (MLflow's client caches the earlier one.)"""
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(STUDY)
     (parent,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{STUDY}'")
     assert parent.info.status == "FINISHED"
-    place = Path(unquote(urlsplit(parent.info.artifact_uri).path))
-    assert place.is_relative_to(folder.resolve())
-    return (place / "report.md").read_text(encoding="utf-8")
+    artifacts = Path(unquote(urlsplit(parent.info.artifact_uri).path))
+    assert artifacts.is_relative_to(folder.resolve())
+    return (artifacts / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("how", [move, copy, link])
 @pytest.mark.usefixtures("_undrawn")
-def test_elsewhere_verbs_that_only_read_go_on_and_leave_the_old_place_alone(
+def test_verbs_that_only_read_work_elsewhere_and_do_not_change_the_original(
     finished: Path, tmp_path: Path, how: Callable[[Path], Path], call: Call
 ) -> None:
     old = Path(shutil.copytree(finished, tmp_path / "first" / "results"))
     folder = how(old)
-    before, made_at = files(old), files(finished)
+    before, original = files(old), files(finished)
     status, _, message = call("analyze", *OPTIONS, "replicates=1", f"results_dir={folder}")
     assert (status, message) == (0, "")
-    assert report_in_mlflow(folder).startswith(f"# {STUDY}")  # which the dashboard shows
+    assert report_in_mlflow(folder).startswith(f"# {STUDY}")
     status, _, message = call("claims", f"results_dir={folder}")
     assert (status, message) == (0, "")
     assert files(old) == before
-    assert files(finished) == made_at
+    assert files(finished) == original
 
 
-def test_a_backup_of_a_running_study_goes_on_where_it_is_restored(
-    finished: Path, tmp_path: Path, command: Command
-) -> None:
+def test_a_restored_backup_of_a_running_study_can_be_resumed(finished: Path, tmp_path: Path, command: Command) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "restored"))
     for path in folder.rglob("*"):
         os.utime(path, (1, 1))
-    lock = folder / f".{STUDY}.lock"  # which nobody holds any more
+    lock = folder / f".{STUDY}.lock"  # of a process that no longer exists
     lock.write_text('{"host": "another", "process": 1, "since": "long ago"}', encoding="utf-8")
     before = files(finished)
     done = command("run", *OPTIONS, "replicates=2", f"results_dir={folder}")
     assert (done.returncode, done.stderr) == (0, "")
     assert worded("run.to_train", cells=6, left=3) in done.stdout
-    assert done.stdout.count("MLflow") == 1  # where the study is logged, and nothing that was lost
+    assert done.stdout.count("MLflow") == 1  # the destination, and no message about lost runs
     assert report_in_mlflow(folder) == (folder / STUDY / "report.md").read_text(encoding="utf-8")
     assert files(finished) == before
 
 
-def test_a_link_that_leads_nowhere_is_one_message(tmp_path: Path, call: Call) -> None:
+def test_a_dangling_link_is_one_message(tmp_path: Path, call: Call) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "unmounted")
     status, _, message = call("run", *OPTIONS, f"results_dir={tmp_path / 'link'}")
     expected = refusal(

@@ -37,20 +37,20 @@ PROBE = Probe(seconds=10.0, low=8.0, high=15.0, peak_memory_mib=12.0, parameters
 
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Cells cost what the tests say, and not what the machine makes of it; the variants that were asked for."""
-    asked: list[str] = []
+    """Replaces probes by fixed costs, independent of the machine; returns the names of probed variants."""
+    names: list[str] = []
 
     def probe(self: SerialLauncher, variants: Sequence[Variant], seconds: float) -> dict[str, Probe]:
         del self, seconds
-        asked.extend(variant.name for variant in variants)
+        names.extend(variant.name for variant in variants)
         return {variant.name: PROBE for variant in variants}
 
     monkeypatch.setattr(SerialLauncher, "probe", probe)
-    return asked
+    return names
 
 
 def call(folder: Path, *arguments: str) -> int:
-    tiny = TINY[1:] if any(argument.startswith("sweep=") for argument in arguments) else TINY  # which varies groups
+    tiny = TINY[1:] if any(argument.startswith("sweep=") for argument in arguments) else TINY  # TINY[0] sets the groups
     return cli.main("plan", PURPOSE, plan, [*tiny, "device=cpu", *arguments, f"results_dir={folder}"])
 
 
@@ -65,25 +65,25 @@ def stored(folder: Path, study: str = STUDY) -> list[StoredCell]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a study of two replicates, which nobody may write into."""
+    """A folder with a study of two replicates, which tests must not change."""
     folder = tmp_path_factory.mktemp("finished")
     assert train(folder) == 0
     return folder
 
 
 @pytest.fixture
-def known(finished: Path, tmp_path: Path) -> Path:
-    """A study of two replicates of its own."""
-    return shutil.copytree(finished, tmp_path / "known")
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished` that a test may change."""
+    return shutil.copytree(finished, tmp_path / "copy")
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The rows of the plan's table, by variant."""
+    """Returns the rows of the plan's table, by variant."""
     cells = [[cell.strip() for cell in line.strip("|│").split("|")] for line in text.splitlines() if "|" in line]
     return {first: others for first, *others in cells[2:]}
 
 
-def said(text: str) -> list[str]:
+def sentences_of(text: str) -> list[str]:
     return [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
 
 
@@ -99,30 +99,30 @@ def test_a_plan_is_a_table_and_sentences_and_stores_nothing(tmp_path: Path, comm
     assert text.startswith(f"# Plan of {STUDY}\n\n{sweep_questions()['groups']}")
     assert text.endswith(f"results_dir={tmp_path}\n```\n")
     assert "```\npython -m ablations.plan sweep=groups " in text
-    for sentence in said(text):
+    for sentence in sentences_of(text):
         assert sentence in lines
-    found = rows(text)
-    assert list(found) == ["none", "groups=1", "groups=4"]
-    assert {name: (row[0], row[1], row[4], row[5]) for name, row in found.items()} == {
+    table = rows(text)
+    assert list(table) == ["none", "groups=1", "groups=4"]
+    assert {name: (row[0], row[1], row[4], row[5]) for name, row in table.items()} == {
         "none": ("2", "2", "75,290", "a few steps"),
         "groups=1": ("2", "2", "75,626", "a few steps"),
         "groups=4": ("2", "2", "75,374", "a few steps"),
     }
-    assert [row[6] for row in found.values()] == [
+    assert [row[6] for row in table.values()] == [
         "–",
         worded("capacity.group", channels="16, 32, 64"),
         worded("capacity.groups", number=4, channels="4, 8, 16"),
     ]
 
 
-def test_the_sentences_of_a_study_of_which_nothing_is_stored(
+def test_the_sentences_about_a_study_without_stored_cells(
     tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(tmp_path) == 0
     text = unescaped(tmp_path / STUDY / "plan.md")
     made = make_design(compose_config([*TINY, "device=cpu"]))
     precision = made.protocol["train"]["precision"]
-    assert said(text) == [
+    assert sentences_of(text) == [
         worded("plan.fits", variants=3, left=6, total=6, device="cpu", precision=precision),
         worded("plan.cost", cost="60 s", low="48 s", high="2 min", cells=6, memory=12),
         worded("plan.unknown"),
@@ -133,14 +133,14 @@ def test_the_sentences_of_a_study_of_which_nothing_is_stored(
     assert capsys.readouterr().err == ""
 
 
-def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path, probed: list[str]) -> None:
-    assert call(known, "replicates=8", "plan.effect=3") == 0
-    text = unescaped(known / STUDY / "plan.md")
+def test_costs_and_detectable_effects_are_estimated_from_stored_cells(copied: Path, probed: list[str]) -> None:
+    assert call(copied, "replicates=8", "plan.effect=3") == 0
+    text = unescaped(copied / STUDY / "plan.md")
     assert probed == []
-    times = [cell.outcome["result"]["seconds"] for cell in stored(known) if cell.variant == "none" and cell.outcome]
+    times = [cell.outcome["result"]["seconds"] for cell in stored(copied) if cell.variant == "none" and cell.outcome]
     seconds = f"{sum(times) / 2:.3g} ({min(times):.3g} to {max(times):.3g})"
     assert rows(text)["none"][:3] + rows(text)["none"][5:] == ["8", "6", seconds, "2 stored cells", "–"]
-    sentences = said(text)
+    sentences = sentences_of(text)
     assert worded("plan.left", left=18, total=24) in sentences[0]
     assert sentences[2].startswith(worded("reach.detects", replicates=8, contrasts=2, effect=""))
     assert sentences[3].startswith(worded("reach.margin", margin=""))
@@ -148,21 +148,21 @@ def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path
     assert sentences[4].endswith(" of training.")
 
 
-def test_the_margin_is_the_effect_that_is_asked_for_unless_another_one_is(known: Path, probed: list[str]) -> None:
-    assert call(known, "sweep.margin=1.5") == 0
-    assert said(unescaped(known / STUDY / "plan.md"))[4].startswith(worded("plan.takes", effect=1.5))
+def test_the_effect_of_the_power_analysis_is_the_margin_by_default(copied: Path, probed: list[str]) -> None:
+    assert call(copied, "sweep.margin=1.5") == 0
+    assert sentences_of(unescaped(copied / STUDY / "plan.md"))[4].startswith(worded("plan.takes", effect=1.5))
     assert probed == []
 
 
-def test_variants_that_have_no_stored_cell_are_probed(known: Path, probed: list[str]) -> None:
-    assert call(known, "sweep.factors.attention.groups=[1,2,4]") == 0
+def test_variants_without_stored_cells_are_probed(copied: Path, probed: list[str]) -> None:
+    assert call(copied, "sweep.factors.attention.groups=[1,2,4]") == 0
     assert probed == ["groups=2"]
-    found = rows(unescaped(known / STUDY / "plan.md"))
-    assert [row[1] for row in found.values()] == ["0", "0", "2", "0"]
-    assert [row[5] for row in found.values()] == ["2 stored cells"] * 2 + ["a few steps", "2 stored cells"]
+    table = rows(unescaped(copied / STUDY / "plan.md"))
+    assert [row[1] for row in table.values()] == ["0", "0", "2", "0"]
+    assert [row[5] for row in table.values()] == ["2 stored cells"] * 2 + ["a few steps", "2 stored cells"]
 
 
-def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_run_reuses_the_replicates_of_the_pilot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("tracking.enabled=false", "train.epochs=1")
     assert call(tmp_path, *options, "replicates=3", "plan.pilot=2") == 0
     before = stored(tmp_path)
@@ -173,7 +173,7 @@ def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys:
     text = unescaped(tmp_path / STUDY / "plan.md")
     assert worded("plan.left", left=3, total=9) in text
     assert [row[5] for row in rows(text).values()] == ["2 stored cells"] * 3
-    # A study that is piloted already pilots nothing anew.
+    # A second pilot trains nothing.
     capsys.readouterr()
     assert call(tmp_path, *options, "replicates=3", "plan.pilot=2") == 0
     assert worded("run.finished", cells=6) in capsys.readouterr().out
@@ -187,14 +187,12 @@ def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys:
 
 def history(folder: Path) -> History:
     store = open_store(f"sqlite:///{folder / 'optuna.db'}", STUDY, create=False)
-    known = History.stored(store.attributes["declared"])
-    assert known is not None
-    return known
+    declared = History.stored(store.attributes["declared"])
+    assert declared is not None
+    return declared
 
 
-def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pilot_declares_its_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("tracking.enabled=false", "train.epochs=1")
     assert call(tmp_path, *options, "replicates=3", "baseline_replicates=6", "plan.pilot=2") == 0
     assert len(stored(tmp_path)) == 6
@@ -205,7 +203,7 @@ def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
     assert (history(tmp_path).first, history(tmp_path).changes) == (first, ())
     assert sorted(cell.replicate for cell in stored(tmp_path) if cell.variant == "none") == [*range(6)]
     assert len(stored(tmp_path)) == 12
-    # What is planned otherwise afterwards is told before it is done.
+    # A plan reports later deviations from the declaration.
     capsys.readouterr()
     assert call(tmp_path, *options, "replicates=5") == 0
     assert worded("plan.otherwise", what="replicates from 3 (baselines 6) to 5") in capsys.readouterr().out
@@ -213,7 +211,7 @@ def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
     assert worded("plan.otherwise", what="") not in capsys.readouterr().out
 
 
-def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_path: Path) -> None:
+def test_with_replicates_auto_the_pilot_trains_the_first_replicates(tmp_path: Path) -> None:
     options = ("replicates=auto", "replicates.max=12", "train.epochs=1", "data.resolution=32", "tracking.enabled=false")
     assert call(tmp_path, *options, "plan.pilot=2") == 0
     text = unescaped(tmp_path / STUDY / "plan.md")
@@ -222,12 +220,12 @@ def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_
     assert interims is not None
     first = interims.sizes[0]
     assert [row[:2] for row in rows(text).values()] == [[str(first), str(first - 2)]] * 3
-    sentences = said(text)
+    sentences = sentences_of(text)
     assert worded("plan.left", left=3 * (first - 2), total=3 * first) in sentences[0]
-    assert sentences[1].endswith(f" for {3 * (first - 2)} cells.")  # with measure=off nobody knows the memory
+    assert sentences[1].endswith(f" for {3 * (first - 2)} cells.")  # the memory is unknown with measure=off
     assert [row[3] for row in rows(text).values()] == ["–"] * 3
     assert sentences[2] == worded("plan.looks", sizes=", ".join(map(str, interims.sizes)), most=36)
-    # So few steps teach nothing: all networks are right by chance, in the same tenth of the images.
+    # After so few steps all networks are at chance level, with the same accuracy.
     assert sentences[3] == worded("plan.alike")
 
 
@@ -245,14 +243,14 @@ def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_
          "error: " + refusal("plan.pilot=2", "plan.search")),
         (["replicates=auto", "replicates.max=10", "plan.pilot=11"],
          "error: " + refusal("plan.pilot=11", "plan.pilot", replicates=10)),
-        # Before anything is trained that the plan would then refuse.
+        # The error is raised before the pilot is trained.
         (["replicates=auto", "replicates.max=3", "plan.pilot=2"],
          "error: " + refusal("replicates.max=3", "looks.too_few", contrasts=2)),
         (["study=../x"], "error: " + refusal("study=../x", "paths.no_name")),
         (["storage=sqlite:////nowhere/x.db", "study=x/y"], "error: " + refusal("study=x/y", "paths.no_name")),
     ],
 )  # fmt: skip
-def test_what_cannot_be_planned_is_one_message_and_status_2(
+def test_invalid_input_is_one_message_and_status_2(
     arguments: list[str], message: str, tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(tmp_path, *arguments) == 2
@@ -283,26 +281,26 @@ def test_a_study_of_another_protocol_is_refused(pilot: str, finished: Path, caps
     assert not (finished / STUDY / "plan.md").exists()
 
 
-def test_a_study_that_a_run_made_and_did_not_begin_is_planned_as_a_new_one(tmp_path: Path, probed: list[str]) -> None:
-    # As a run leaves it that found no data.
+def test_a_study_without_cells_is_planned_as_a_new_one(tmp_path: Path, probed: list[str]) -> None:
+    # As left by a run without its data set.
     open_store(f"sqlite:///{tmp_path / 'optuna.db'}", STUDY, create=True)
     assert call(tmp_path) == 0
     assert worded("plan.left", left=6, total=6) in unescaped(tmp_path / STUDY / "plan.md")
     assert probed
 
 
-def test_a_stored_look_is_planned_with(known: Path, probed: list[str]) -> None:
-    store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
+def test_stored_interim_analyses_are_part_of_the_plan(copied: Path, probed: list[str]) -> None:
+    store = open_store(f"sqlite:///{copied / 'optuna.db'}", STUDY, create=False)
     store.remember("looks", [9, 14])
-    assert call(known, "replicates=auto", "replicates.max=14") == 0
-    assert "Interim analyses are at 9, 14 replicates; " in unescaped(known / STUDY / "plan.md")
-    assert call(known, "replicates=auto", "replicates.max=15") == 2
-    # The last look may spend a part of the errors alone, so it detects less than as many replicates otherwise would.
+    assert call(copied, "replicates=auto", "replicates.max=14") == 0
+    assert "Interim analyses are at 9, 14 replicates; " in unescaped(copied / STUDY / "plan.md")
+    assert call(copied, "replicates=auto", "replicates.max=15") == 2
+    # The last interim analysis has only a part of the error rate, so it detects less than the same n without others.
     detected = []
     for options in (["replicates=auto", "replicates.max=14"], ["replicates=14"]):
-        assert call(known, *options) == 0
+        assert call(copied, *options) == 0
         start = worded("reach.detects", replicates=14, contrasts=2, effect="")
-        (sentence,) = (one for one in said(unescaped(known / STUDY / "plan.md")) if one.startswith(start))
+        (sentence,) = (text for text in sentences_of(unescaped(copied / STUDY / "plan.md")) if text.startswith(start))
         detected.append(float(sentence.removeprefix(start).split()[0]))
     assert detected[0] > detected[1]
     assert probed == []
@@ -337,7 +335,7 @@ def test_a_search_is_planned_with_the_cells_of_both_phases(
 
 
 @pytest.mark.usefixtures("probed")
-def test_a_search_that_is_done_leaves_nothing_to_train(tmp_path: Path) -> None:
+def test_the_plan_of_a_finished_search_has_nothing_to_train(tmp_path: Path) -> None:
     study = SearchStudy(tmp_path, "sweep.trials=9", "study=mine", f"results_dir={tmp_path}", prunes=True)
     study.drive(FormulaLauncher(study.config))
     assert any(cell.state == CellState.PRUNED for cell in study.store.cells())
@@ -348,13 +346,13 @@ def test_a_search_that_is_done_leaves_nothing_to_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ValueError, MemoryError])
-def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned(
+def test_a_variant_that_cannot_be_probed_does_not_stop_the_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def fail(network: Settings, *arguments: object) -> Probe:
         del arguments
         if network["attention"].get("groups") == 4:
-            raise kind("out of memory\n of which a page is told")
+            raise kind("out of memory\n and a page of details")
         return PROBE
 
     monkeypatch.setattr(probe, "probe", fail)
@@ -365,12 +363,12 @@ def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned
     assert "- " + worded("plan.cost_unknown", variant="groups=4") in text
 
 
-def test_a_plan_leaves_what_is_stored_alone(known: Path, probed: list[str]) -> None:
-    before = {path: path.read_bytes() for path in known.rglob("*") if path.is_file()}
-    assert call(known, "replicates=5") == 0
+def test_a_plan_does_not_change_stored_results(copied: Path, probed: list[str]) -> None:
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    assert call(copied, "replicates=5") == 0
     assert {path: path.read_bytes() for path in before} == before
-    assert {path.name for path in known.rglob("*") if path.is_file()} - {path.name for path in before} == {"plan.md"}
+    assert {path.name for path in copied.rglob("*") if path.is_file()} - {path.name for path in before} == {"plan.md"}
     assert probed == []
     design = make_design(compose_config([*TINY, "device=cpu"]))
-    store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
+    store = open_store(f"sqlite:///{copied / 'optuna.db'}", STUDY, create=False)
     assert Schedule(design, store).missing() == []

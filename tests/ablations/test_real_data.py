@@ -1,4 +1,4 @@
-"""Studies on images in files, as a person runs them."""
+"""Studies on images in files, in real processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.wording import refusal, worded
 
 @pytest.fixture
 def study(tmp_path: Path) -> list[str]:
-    """The smallest study on a tree of JPEGs."""
+    """A study of minimal size on a tree of JPEG files."""
     tree = make_tree(tmp_path / "tree", train=4, val=2)
     return [
         "data=imagenet_subset", f"data.root={tree}", f"data.cache={tmp_path / 'cache'}",
@@ -26,9 +26,7 @@ def study(tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_were(
-    command: Command, study: list[str], tmp_path: Path
-) -> None:
+def test_a_study_on_a_tree_reports_its_data_set(command: Command, study: list[str], tmp_path: Path) -> None:
     done = command("run", *study, *MEASURED, "data.train_per_class=3")
     assert done.returncode == 0, done.stderr
     assert worded("cache.decoding", data="imagenet_subset", images=15) in done.stdout
@@ -46,16 +44,16 @@ def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_we
     predictions = pd.read_csv(folder / "tables" / "predictions.csv")
     assert (predictions["images"].tolist(), predictions["top5"].isna().all()) == ([6, 6], True)
 
-    shutil.rmtree(tmp_path / "tree")  # what is finished needs no data any more
+    shutil.rmtree(tmp_path / "tree")  # finished cells do not need the data set
     again = command("run", *study, "data.train_per_class=3")
     assert again.returncode == 0
     assert "nothing to train" in again.stdout
     report = (folder / "report.md").read_text()
-    assert "- gates: data.root=" in report  # what looks at images says that they are not there
+    assert "- gates: data.root=" in report  # figures that need images are listed as missing
     assert "](figures/forest.png)" in report
 
 
-def test_a_search_for_top5_among_few_classes_is_refused_before_there_is_a_study(
+def test_a_search_for_top5_with_few_classes_is_refused_before_a_study_is_created(
     command: Command, study: list[str], tmp_path: Path
 ) -> None:
     done = command("run", *(word for word in study if "factors" not in word), "sweep=search", "sweep.objectives=[top5]")
@@ -65,7 +63,7 @@ def test_a_search_for_top5_among_few_classes_is_refused_before_there_is_a_study(
     assert not (tmp_path / "results").exists()
 
 
-def test_what_is_wrong_with_the_data_leaves_no_study_behind_that_refuses_what_is_right(
+def test_an_error_in_the_data_options_does_not_block_a_later_correct_run(
     command: Command, study: list[str], tmp_path: Path
 ) -> None:
     for options, message in (
@@ -89,9 +87,7 @@ def test_what_is_wrong_with_the_data_leaves_no_study_behind_that_refuses_what_is
     assert command("run", *study).returncode == 0
 
 
-def test_a_study_goes_on_only_with_the_images_that_it_began_with(
-    command: Command, study: list[str], tmp_path: Path
-) -> None:
+def test_a_study_can_only_be_resumed_with_the_same_images(command: Command, study: list[str], tmp_path: Path) -> None:
     assert command("run", *study).returncode == 0
     (tmp_path / "tree" / "train" / "n01" / "0.jpg").write_bytes(
         (tmp_path / "tree" / "train" / "n02" / "0.jpg").read_bytes()

@@ -1,4 +1,4 @@
-"""The main job as a person does it: real processes, real stores, killed for real."""
+"""The verb `run` in real processes with real stores, including kills and interrupts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ VARIANTS = ["none", "groups=1", "groups=4"]
 
 
 def table(folder: Path) -> pd.DataFrame:
-    """The top-1 of every replicate, to the last digit."""
+    """Returns the exact top-1 of every replicate."""
     frame = pd.read_csv(folder / STUDY / "figures" / "variants.csv", dtype={"level": str})
     rows = frame[(frame["metric"] == "top1") & (frame["kind"] == "replicate")]
     return rows[["variant", "replicate", "value"]].reset_index(drop=True)
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """What is kept of each cell."""
+    """Returns the saved state dict of each cell."""
     stored = map(KeptNetwork.read, (folder / STUDY / "weights").iterdir())
     return {f"{kept.variant} r{kept.replicate}": kept.state for kept in stored}
 
@@ -54,9 +54,9 @@ def check_every_cell_is_stored_once(folder: Path) -> None:
     wanted = sorted((variant, replicate) for variant in VARIANTS for replicate in range(2))
     finished = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert sorted((t.user_attrs["variant"], t.user_attrs["replicate"]) for t in finished) == wanted
-    # Attempts that a kill has cut off stay, as failed trials without a reason.
-    cut_off = [trial for trial in study.trials if trial not in finished]
-    assert {(trial.state, "failure" in trial.user_attrs) for trial in cut_off} <= {(TrialState.FAIL, False)}
+    # Attempts that were killed are failed trials without a reason.
+    killed = [trial for trial in study.trials if trial not in finished]
+    assert {(trial.state, "failure" in trial.user_attrs) for trial in killed} <= {(TrialState.FAIL, False)}
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(STUDY)
@@ -74,7 +74,7 @@ def check_every_cell_is_stored_once(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[Path, str]:
-    """The results folder of a whole run, and what it printed."""
+    """The results folder of a complete run, and its output."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = command("run", "sweep=groups", *TINY, *MEASURED, f"results_dir={folder}")
     assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ def test_a_second_run_trains_nothing_and_prints_the_same_table(undisturbed: tupl
     check_every_cell_is_stored_once(folder)
 
 
-def test_analyze_makes_all_of_it_again_from_what_is_stored(undisturbed: tuple[Path, str], command: Command) -> None:
+def test_analyze_reproduces_the_report_from_stored_results(undisturbed: tuple[Path, str], command: Command) -> None:
     folder, printed = undisturbed
     before = {
         path: path.read_bytes() for path in (folder / STUDY).rglob("*.*") if path.suffix in (".csv", ".md", ".pdf")
@@ -121,7 +121,7 @@ def test_analyze_makes_all_of_it_again_from_what_is_stored(undisturbed: tuple[Pa
         assert line in done.stdout
 
 
-def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
+def test_a_run_that_is_killed_repeatedly_ends_like_an_undisturbed_one(
     undisturbed: tuple[Path, str], tmp_path: Path
 ) -> None:
     arguments = [sys.executable, "-u", "-m", "ablations.run", "sweep=groups", *TINY, f"results_dir={tmp_path}"]
@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
     kills = 0
     for _ in range(KILLS):
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            # Some lines and a moment: by the clock alone, a fast machine would be done before it is killed.
+            # Kills are timed by printed lines plus a random delay: a fast machine could finish before a fixed delay.
             assert process.stdout is not None
             for _ in range(moments.randint(0, 6)):
                 process.stdout.readline()
@@ -152,7 +152,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_what_is_stored_and_leaves_no_zombie(
+def test_an_interrupted_run_stores_finished_cells_and_leaves_no_running_trial(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, "train.epochs=40", "tracking.enabled=false",
@@ -171,7 +171,7 @@ def test_an_interrupted_run_says_what_is_stored_and_leaves_no_zombie(
     study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
     states = [trial.state for trial in study.trials]
     assert 1 <= states.count(TrialState.COMPLETE) < 6
-    assert set(states) <= {TrialState.COMPLETE, TrialState.FAIL}  # it may have come between two cells
+    assert set(states) <= {TrialState.COMPLETE, TrialState.FAIL}  # FAIL is absent if the signal came between two cells
 
 
 def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> None:
@@ -213,7 +213,7 @@ def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> N
         ("analyze", ["--fast"], "error: " + refusal("--fast", "options.no_such", what="flag")),
     ],
 )
-def test_bad_input_is_one_message_and_status_2(
+def test_invalid_input_is_one_message_and_status_2(
     verb: str, arguments: list[str], message: str, tmp_path: Path, command: Command
 ) -> None:
     done = command(verb, f"results_dir={tmp_path}", *arguments)
@@ -222,7 +222,7 @@ def test_bad_input_is_one_message_and_status_2(
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_of_which_every_cell_diverges_says_so_and_exits_with_1(tmp_path: Path, command: Command) -> None:
+def test_a_run_in_which_every_cell_diverges_reports_it_and_exits_with_1(tmp_path: Path, command: Command) -> None:
     done = command("run", *TINY, *DIVERGING, "replicates=1", f"results_dir={tmp_path}")
     assert (done.returncode, done.stderr) == (1, "")
     report = (tmp_path / STUDY / "report.md").read_text()
@@ -248,7 +248,7 @@ def test_mlflow_has_report_and_figures_and_no_weights(undisturbed: tuple[Path, s
     assert "figures/cams.png" in {info.path for info in client.list_artifacts(parent.info.run_id, "figures")}
 
 
-def test_another_protocol_is_refused_and_nothing_is_lost(undisturbed: tuple[Path, str], command: Command) -> None:
+def test_another_protocol_is_refused_without_changes(undisturbed: tuple[Path, str], command: Command) -> None:
     folder, _ = undisturbed
     before = table(folder)
     done = command("run", *TINY, "train.epochs=3", f"results_dir={folder}")

@@ -1,4 +1,4 @@
-"""Verbs in surroundings that people have: locales, containers, settings of other programs, limits of the machine."""
+"""Verbs in unusual environments: locales, containers, settings for other programs, limits of the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.wording import refusal
 STUDY = "groups-digits-resnet8"
 SMALL = (*TINY, "train.epochs=1", "replicates=1", "device=cpu", "weights=off", "tracking.enabled=false")
 
-# All of these at once; none of them is the suite's business.
+# Settings for other programs, all at once, which must not affect the suite.
 ODD = {
     "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "xx_YY.NOTHING",
     "PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "7",
@@ -39,14 +39,14 @@ ODD = {
 def run(
     verb: str, *arguments: str, environment: Mapping[str, str], cwd: Path | None = None, around: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs a verb with these environment variables and no others, in what `around` makes of them."""
+    """Runs a verb, by the command `around`, with these environment variables and no others."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
     typed = [*around, sys.executable, "-m", f"ablations.{verb}", *arguments]
     return subprocess.run(typed, capture_output=True, check=False, env=kept | environment, cwd=cwd, timeout=120)
 
 
 def unknown_user() -> list[str]:
-    """What runs a command as a user without an account; empty where that cannot be had."""
+    """Returns a command prefix for a user without an account; empty if user namespaces are not available."""
     prefix = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
     is_allowed = (
         shutil.which("unshare") and not subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode
@@ -59,7 +59,7 @@ def top1_of(folder: Path) -> dict[str, float]:
     return {trial.user_attrs["cell"]: trial.value for trial in study.trials}
 
 
-def test_in_odd_surroundings_a_study_has_the_same_results_and_the_same_files(tmp_path: Path) -> None:
+def test_in_an_unusual_environment_a_study_has_the_same_results_and_files(tmp_path: Path) -> None:
     question = "sweep.question=Größe × 2?"
     assert cli.main("run", PURPOSE, act, [*SMALL, question, f"results_dir={tmp_path / 'plain'}"]) == 0
     odd = run("run", *SMALL, question, "results_dir=Ödd", environment=ODD, cwd=tmp_path, around=unknown_user())
@@ -71,16 +71,16 @@ def test_in_odd_surroundings_a_study_has_the_same_results_and_the_same_files(tmp
     files = {path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*") if path.is_file()}
     for path in files:
         assert (tmp_path / "Ödd" / path).is_file()
-        if path.suffix in (".png", ".pdf", ".csv") and path.stem != "time":  # which is about how long training took
+        if path.suffix in (".png", ".pdf", ".csv") and path.stem != "time":  # training time differs
             assert (tmp_path / "Ödd" / path).read_bytes() == (tmp_path / "plain" / path).read_bytes(), path
     assert "Größe × 2?" in (tmp_path / "Ödd" / STUDY / "report.md").read_text(encoding="utf-8")
 
 
-def test_without_a_home_folder_decoded_images_need_a_place(tmp_path: Path) -> None:
+def test_without_a_home_folder_data_cache_is_required(tmp_path: Path) -> None:
     make_tree(tmp_path / "tree")
     options = ["data=imagenet_subset", f"data.root={tmp_path / 'tree'}", "tracking.enabled=false", "device=cpu"]
     if not (around := unknown_user()):
-        pytest.skip("needs user namespaces, which are refused here")
+        pytest.skip("needs user namespaces")
     done = run("run", *options, "results_dir=r", environment={"LC_ALL": "C.UTF-8"}, cwd=tmp_path, around=around)
     message = done.stderr.decode()
     assert (done.returncode, message.count("\n")) == (2, 1), message
@@ -88,9 +88,7 @@ def test_without_a_home_folder_decoded_images_need_a_place(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("option", ["results_dir", "data.root", "data.cache", "data.classes"])
-def test_a_home_folder_that_is_not_there_is_one_message(
-    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_home_folder_is_one_message(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     make_tree(tmp_path / "tree")
     options = {"data.root": str(tmp_path / "tree"), "data.cache": str(tmp_path), "results_dir": str(tmp_path)}
     options[option] = "~nobody-of-this-name/folder"
@@ -102,7 +100,7 @@ def test_a_home_folder_that_is_not_there_is_one_message(
     assert re.match("error: " + expected, message)
 
 
-def test_a_folder_that_has_been_removed_is_one_message(tmp_path: Path) -> None:
+def test_a_removed_current_folder_is_one_message(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     removed = ["bash", "-c", 'rmdir "$PWD"; exec "$@"', "bash"]
@@ -120,14 +118,14 @@ def test_bytes_that_are_not_utf8_are_one_message() -> None:
 
 
 @pytest.mark.parametrize("columns", [0, 1, 20, 59])
-def test_in_a_narrow_terminal_what_is_printed_is_plain_lines(columns: int) -> None:
+def test_in_a_narrow_terminal_output_is_plain(columns: int) -> None:
     script = "from ablations.common.console import make_console; c = make_console(); print(c.width, c.is_terminal)"
     assert in_terminal(script, columns) == "150 False"
     assert in_terminal(script, 132) == "132 True"
 
 
 def in_terminal(script: str, columns: int) -> str:
-    """Runs a script in a terminal; returns what it prints."""
+    """Runs a script in a terminal; returns its output."""
     driver, terminal = pty.openpty()
     environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm"}
     subprocess.run([sys.executable, "-c", script], stdout=terminal, check=True, env=environment)
@@ -138,7 +136,7 @@ def in_terminal(script: str, columns: int) -> str:
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
-def test_with_closed_streams_a_verb_ends_as_usual(closed: str) -> None:
+def test_a_verb_works_with_closed_standard_streams(closed: str) -> None:
     around = ["bash", "-c", f'"$@" {closed}', "bash"]
     done = run("run", "--help", environment={}, around=around)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -146,7 +144,7 @@ def test_with_closed_streams_a_verb_ends_as_usual(closed: str) -> None:
     assert run("run", "train.epochs=none", environment={}, around=around).returncode == 2
 
 
-# --- what holds for the text of the suite's files
+# --- rules for the source code
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
@@ -171,7 +169,7 @@ def test_every_text_file_is_opened_with_its_encoding() -> None:
     assert wrong == []
 
 
-def test_no_duration_is_taken_from_a_clock_that_may_be_set() -> None:
+def test_durations_are_measured_with_a_monotonic_clock() -> None:
     wrong = []
     for package in ("ablations", "sa_core"):
         for path in sorted((ROOT / package).rglob("*.py")):

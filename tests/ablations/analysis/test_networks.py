@@ -22,18 +22,19 @@ from tests.builders.networks import random_network
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> StudyAnalysis:
-    made = stored_study(tmp_path_factory.mktemp("groups"), *GROUPS)
-    keep_weights(made)
-    return made
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> StudyAnalysis:
+    """A study with saved weights."""
+    stored = stored_study(tmp_path_factory.mktemp("groups"), *GROUPS)
+    keep_weights(stored)
+    return stored
 
 
 @pytest.fixture(scope="module")
-def groups(found: StudyAnalysis) -> TrainedNetworks:
-    return found.networks
+def groups(analysis: StudyAnalysis) -> TrainedNetworks:
+    return analysis.networks
 
 
-def test_the_sample_has_the_first_images_of_each_class_and_the_same_number_of_each(groups: TrainedNetworks) -> None:
+def test_the_sample_has_the_first_images_of_each_class_in_equal_numbers(groups: TrainedNetworks) -> None:
     images = load_images(DigitsConfig(train_images=20, test_images=160))
     sample = groups.sample
     labels = sample.labels.numpy()
@@ -49,31 +50,30 @@ def test_the_sample_has_the_first_images_of_each_class_and_the_same_number_of_ea
     ("budget", "most", "each"),
     [(0.0, 1000, 1), (1.0, 1000, 1), (1e15, 1000, 16), (1e15, 40, 4), (1e15, 39, 3), (1e15, 5, 1)],
 )
-def test_a_sample_keeps_within_the_budget_but_for_one_image_of_each_class(
-    found: StudyAnalysis, monkeypatch: pytest.MonkeyPatch, budget: float, most: int, each: int
+def test_a_sample_is_within_the_budget_with_at_least_one_image_per_class(
+    analysis: StudyAnalysis, monkeypatch: pytest.MonkeyPatch, budget: float, most: int, each: int
 ) -> None:
     monkeypatch.setattr(module, "BUDGET", budget)
     monkeypatch.setattr(module, "MOST", most)
-    anew = replace(found).networks
-    assert np.bincount(anew.sample.labels.numpy()).tolist() == [each] * 10
+    assert np.bincount(replace(analysis).networks.sample.labels.numpy()).tolist() == [each] * 10
 
 
-def test_the_budget_is_shared_by_all_variants(found: StudyAnalysis, monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = sum(found.multiply_adds.values())
-    assert len(found.multiply_adds) == 3
+def test_the_budget_is_shared_by_all_variants(analysis: StudyAnalysis, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = sum(analysis.multiply_adds.values())
+    assert len(analysis.multiply_adds) == 3
     for images, each in ((70.5, 7), (69.5, 6)):
         monkeypatch.setattr(module, "BUDGET", images * cost)
-        assert np.bincount(replace(found).networks.sample.labels.numpy()).tolist() == [each] * 10
+        assert np.bincount(replace(analysis).networks.sample.labels.numpy()).tolist() == [each] * 10
 
 
-def test_a_network_is_loaded_as_it_was_kept(groups: TrainedNetworks) -> None:
+def test_a_network_is_loaded_with_its_saved_weights(groups: TrainedNetworks) -> None:
     assert [variant.name for variant in groups.variants] == ["none", "groups=2", "groups=4"]
     assert groups.classes == tuple("0123456789")
     for variant in groups.variants:
-        loaded, made = groups.load(variant), random_network(variant.network)
+        loaded, saved = groups.load(variant), random_network(variant.network).state_dict()
         assert not loaded.training
-        assert loaded.state_dict().keys() == made.state_dict().keys()
-        assert all(torch.equal(value, made.state_dict()[name]) for name, value in loaded.state_dict().items())
+        assert loaded.state_dict().keys() == saved.keys()
+        assert all(torch.equal(value, saved[name]) for name, value in loaded.state_dict().items())
 
 
 def test_each_network_is_observed_once(groups: TrainedNetworks) -> None:
@@ -83,27 +83,27 @@ def test_each_network_is_observed_once(groups: TrainedNetworks) -> None:
 
 
 def test_variants_without_weights_or_without_a_finished_cell_are_left_out(tmp_path: Path) -> None:
-    found = stored_study(tmp_path, *GROUPS, finished=2)  # groups=4 is not finished
-    keep_weights(found)
-    assert [variant.name for variant in found.networks.variants] == ["none", "groups=2"]
+    analysis = stored_study(tmp_path, *GROUPS, finished=2)  # groups=4 is not finished
+    keep_weights(analysis)
+    assert [variant.name for variant in analysis.networks.variants] == ["none", "groups=2"]
     for path in (tmp_path / "weights").iterdir():
         path.unlink()
-    keep_weights(found, "none")
-    assert [variant.name for variant in replace(found).networks.variants] == ["groups=2"]
+    keep_weights(analysis, "none")
+    assert [variant.name for variant in replace(analysis).networks.variants] == ["groups=2"]
 
 
-def test_of_very_many_variants_the_networks_of_those_that_are_shown_are_looked_at(
-    found: StudyAnalysis, monkeypatch: pytest.MonkeyPatch
+def test_only_networks_of_displayed_variants_are_observed(
+    analysis: StudyAnalysis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_module, "MOST_SHOWN", 2)
     monkeypatch.setattr(study_module, "ENDS", 1)
-    fewer = replace(found, design=replace(found.design, baseline="groups=4"))
+    fewer = replace(analysis, design=replace(analysis.design, baseline="groups=4"))
     assert len(fewer.shown) == 2
     assert {variant.name for variant in fewer.networks.variants} == fewer.shown
     assert list(fewer.networks.observations) == [variant.name for variant in fewer.networks.variants]
 
 
-def test_without_any_weights_the_user_is_told_how_to_keep_them(tmp_path: Path) -> None:
+def test_the_error_without_weights_has_the_option_that_saves_them(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"no weights are saved in .*weights; `run study=<another name> weights=first`"
     ):
@@ -111,10 +111,10 @@ def test_without_any_weights_the_user_is_told_how_to_keep_them(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", "other"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | str) -> None:
-    found = stored_study(tmp_path, *GROUPS)
-    keep_weights(found)
-    networks = found.networks
+def test_the_error_for_an_unreadable_file_names_it(tmp_path: Path, content: bytes | str) -> None:
+    analysis = stored_study(tmp_path, *GROUPS)
+    keep_weights(analysis)
+    networks = analysis.networks
     path = Weights(tmp_path / "weights").path(networks.cells["groups=2"])
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -124,16 +124,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | st
         networks.load(networks.variants[1])
 
 
-def test_images_that_the_networks_were_not_trained_on_are_refused(found: StudyAnalysis) -> None:
-    other = replace(found, attributes=found.attributes | {"data_fingerprint": "f00d"})
+def test_images_that_the_networks_were_not_trained_on_are_refused(analysis: StudyAnalysis) -> None:
+    other = replace(analysis, attributes=analysis.attributes | {"data_fingerprint": "f00d"})
     with pytest.raises(UsageError, match=r"has fingerprint [0-9a-f]{16}; the study's networks were trained on f00d"):
         _ = other.networks.sample
 
 
-def test_multiply_adds_are_those_of_the_network_that_is_built_for_real(tmp_path: Path) -> None:
-    found, image = stored_study(tmp_path, *GROUPS), torch.zeros(1, 3, 20, 20)
-    for variant in found.design.variants:
+def test_multiply_adds_equal_those_counted_on_the_real_network(tmp_path: Path) -> None:
+    analysis, image = stored_study(tmp_path, *GROUPS), torch.zeros(1, 3, 20, 20)
+    for variant in analysis.design.variants:
         expected = count_operations(random_network(variant.network), image).multiply_adds
-        assert count_multiply_adds(variant.network, 10, 20) == found.multiply_adds[variant.name] == expected
+        assert count_multiply_adds(variant.network, 10, 20) == analysis.multiply_adds[variant.name] == expected
         plain = random_network(plain_network(variant.model))
-        assert found.plain_adds[variant.name] == count_operations(plain, image).multiply_adds
+        assert analysis.plain_adds[variant.name] == count_operations(plain, image).multiply_adds

@@ -27,7 +27,7 @@ def sample_of(images: int, side: int = 32) -> Sample:
 
 
 def gates_in_float64(layer: ShuffleAttention, x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Equations 1 to 3 of the paper, written out for a map of all groups at once: (B, C/2) and (B, C/2, H, W)."""
+    """Equations 1 to 3 of the paper for all groups at once: channel (B, C/2) and spatial gates (B, C/2, H, W)."""
     layer, x = layer.double(), x.double()
     batch, channels, height, width = x.shape
     grouped = x.reshape(batch, layer.groups, 2, channels // layer.groups // 2, height, width)
@@ -46,24 +46,24 @@ def gates_in_float64(layer: ShuffleAttention, x: Tensor) -> tuple[NDArray[np.flo
 
 
 def inputs_of(model: nn.Module, paths: list[str], pixels: Tensor) -> dict[str, Tensor]:
-    """What modules get, caught by replacing their forward in a copy in float64."""
-    caught: dict[str, Tensor] = {}
-    twin = copy.deepcopy(model).double()
+    """Returns the inputs of modules in a float64 copy, recorded by replacing their `forward`."""
+    inputs: dict[str, Tensor] = {}
+    double = copy.deepcopy(model).double()
 
-    def catch(path: str, layer: nn.Module) -> None:
+    def record(path: str, layer: nn.Module) -> None:
         forward = layer.forward
 
-        def caught_forward(x: Tensor) -> Any:
-            caught[path] = x
+        def recorded_forward(x: Tensor) -> Any:
+            inputs[path] = x
             return forward(x)
 
-        layer.forward = caught_forward  # type: ignore[method-assign]
+        layer.forward = recorded_forward  # type: ignore[method-assign]
 
     for path in paths:
-        catch(path, twin.get_submodule(path))
+        record(path, double.get_submodule(path))
     with torch.no_grad():
-        twin(pixels.double())
-    return caught
+        double(pixels.double())
+    return inputs
 
 
 def logits_in_float64(observation: Observation, bias: Tensor) -> NDArray[np.float64]:
@@ -72,17 +72,17 @@ def logits_in_float64(observation: Observation, bias: Tensor) -> NDArray[np.floa
 
 
 @pytest.fixture(scope="module")
-def seen() -> tuple[nn.Module, Variant, Sample, Observation]:
-    """A network that looked at more images than one batch has."""
+def observed() -> tuple[nn.Module, Variant, Sample, Observation]:
+    """A network with its observation on more images than one batch has."""
     variant, sample = variant_of(groups=4), sample_of(140)
     model = random_network(variant.network)
     return model, variant, sample, observe(model, variant.network, sample)
 
 
 def test_gates_are_those_of_the_last_module_of_each_stage(
-    seen: tuple[nn.Module, Variant, Sample, Observation],
+    observed: tuple[nn.Module, Variant, Sample, Observation],
 ) -> None:
-    model, _, sample, observation = seen
+    model, _, sample, observation = observed
     assert [(gates.path, gates.stage, gates.branch) for gates in observation.gates] == [
         (f"layer{stage}.0.sa", stage, branch) for stage in (1, 2, 3) for branch in (CHANNEL, SPATIAL)
     ]
@@ -94,38 +94,38 @@ def test_gates_are_those_of_the_last_module_of_each_stage(
         assert channel.opened.shape == by_channel.shape
         assert np.abs(channel.opened - by_channel).max() < 1e-5
         assert spatial.opened.shape == (140, 1024)
-        # Which gates of a large map are looked at is any choice, the same for all images, and each of them once.
+        # The gates of a large map are a choice without repetition, the same for all images.
         every = by_space.reshape(140, -1)
         near = [int(np.abs(every[:8] - column[:8, None]).max(0).argmin()) for column in spatial.opened.T]
         assert len(set(near)) == 1024
         assert np.abs(every[:, near] - spatial.opened).max() < 1e-4
 
 
-def test_which_gates_are_looked_at_is_the_same_each_time(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
-    model, variant, sample, observation = seen
-    for one, other in zip(observe(model, variant.network, sample).gates, observation.gates, strict=True):
-        assert np.array_equal(one.opened, other.opened)
+def test_the_choice_of_gates_is_reproducible(observed: tuple[nn.Module, Variant, Sample, Observation]) -> None:
+    model, variant, sample, observation = observed
+    for again, gates in zip(observe(model, variant.network, sample).gates, observation.gates, strict=True):
+        assert np.array_equal(again.opened, gates.opened)
 
 
 @pytest.mark.parametrize(("side", "stage"), [(8, 1), (16, 2), (16, 3)])
-def test_all_gates_of_a_small_map_are_looked_at(side: int, stage: int) -> None:
+def test_all_gates_of_a_small_map_are_observed(side: int, stage: int) -> None:
     variant, sample = variant_of(groups=4), sample_of(3, side)
     model = random_network(variant.network)
-    place = f"layer{stage}.0.sa"
+    path = f"layer{stage}.0.sa"
     (spatial,) = [
         gates
         for gates in observe(model, variant.network, sample).gates
-        if (gates.path, gates.branch) == (place, SPATIAL)
+        if (gates.path, gates.branch) == (path, SPATIAL)
     ]
-    layer = copy.deepcopy(model.get_submodule(place))
+    layer = copy.deepcopy(model.get_submodule(path))
     assert isinstance(layer, ShuffleAttention)
-    _, by_space = gates_in_float64(layer, inputs_of(model, [place], sample.pixels)[place])
+    _, by_space = gates_in_float64(layer, inputs_of(model, [path], sample.pixels)[path])
     assert by_space[0].size <= 1024
     assert np.abs(spatial.opened - by_space.reshape(3, -1)).max() < 1e-4
 
 
-def test_what_the_classifier_gets_makes_the_logits(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
-    model, _, sample, observation = seen
+def test_the_observed_features_give_the_logits(observed: tuple[nn.Module, Variant, Sample, Observation]) -> None:
+    model, _, sample, observation = observed
     classifier = model.get_submodule("fc")
     assert isinstance(classifier, nn.Linear)
     assert np.abs(logits_in_float64(observation, classifier.bias) - observation.logits).max() < 1e-4
@@ -134,10 +134,12 @@ def test_what_the_classifier_gets_makes_the_logits(seen: tuple[nn.Module, Varian
     assert observation.groups == 4
 
 
-def test_no_hook_stays_behind_even_where_looking_fails(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
-    model, variant, _, _ = seen
+def test_hooks_are_removed_even_if_the_forward_pass_fails(
+    observed: tuple[nn.Module, Variant, Sample, Observation],
+) -> None:
+    model, variant, _, _ = observed
     assert hooks_of(model) == 0
-    pixels = torch.zeros(2, 5, 32, 32)  # too many colours
+    pixels = torch.zeros(2, 5, 32, 32)  # too many channels
     with pytest.raises(RuntimeError):
         observe(model, variant.network, Sample(pixels, torch.zeros(2).long(), np.zeros((2, 1, 1, 3), np.uint8)))
     assert hooks_of(model) == 0
@@ -174,7 +176,7 @@ def test_networks_without_shuffle_attention_have_features_and_no_gates(attention
         ("timm/resnet26", {"groups": 4}, [1, 2, 3, 4], 4),
     ],
 )
-def test_groups_are_known_where_nothing_stands_between_the_last_module_and_the_classifier(
+def test_groups_are_set_if_the_classifier_pools_the_output_of_the_last_module(
     model: str, knobs: dict[str, object], stages: list[int], groups: int
 ) -> None:
     variant = variant_of(model, **knobs)
@@ -201,7 +203,7 @@ def test_groups_are_known_where_nothing_stands_between_the_last_module_and_the_c
         ({"norm": "none", "transform": "none"}, [CHANNEL, SPATIAL]),
     ],
 )
-def test_only_branches_that_gate_are_looked_at(knobs: dict[str, object], branches: list[str]) -> None:
+def test_only_branches_with_gates_are_observed(knobs: dict[str, object], branches: list[str]) -> None:
     variant = variant_of(groups=2, **knobs)
     observation = observe(random_network(variant.network), variant.network, sample_of(3))
     assert [gates.branch for gates in observation.gates] == branches * 3
@@ -212,46 +214,45 @@ def test_only_branches_that_gate_are_looked_at(knobs: dict[str, object], branche
             assert gates.opened.shape == (3, half)
 
 
-def test_the_gates_of_the_frozen_control_are_looked_at_too() -> None:
+def test_the_gates_of_the_frozen_control_are_observed() -> None:
     variant = variant_of(attention="frozen", groups=2)
     observation = observe(random_network(variant.network), variant.network, sample_of(3))
     assert len(observation.gates) == 6
     assert observation.groups == 2
 
 
-def test_a_network_that_is_observed_stays_as_it_was(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
-    model, variant, sample, observation = seen
+def test_observing_does_not_change_the_network(observed: tuple[nn.Module, Variant, Sample, Observation]) -> None:
+    model, variant, sample, observation = observed
     state = copy.deepcopy(model.state_dict())
     again = observe(model, variant.network, sample)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert (again.logits == observation.logits).all()
-    assert all((one.opened == other.opened).all() for one, other in zip(again.gates, observation.gates, strict=True))
-
-
-# The sample.
+    assert all((new.opened == old.opened).all() for new, old in zip(again.gates, observation.gates, strict=True))
 
 
 def images_with(labels: NDArray[np.int64], classes: int) -> DeviceImages:
-    """Grey test images: each as bright as its place in the set."""
+    """Returns grey test images whose brightness is their index."""
     pixels = np.empty((len(labels), 3, 4, 4), dtype=np.uint8)
     pixels[:] = (np.arange(len(labels)) % 251)[:, None, None, None]
     part = ImageSet(pixels, labels)
     train = ImageSet(np.arange(96, dtype=np.uint8).reshape(2, 3, 4, 4), np.zeros(2, dtype=np.int64))
-    made: Images = in_memory(train, part, tuple(f"class {label}" for label in range(classes)))
-    return DeviceImages(made, torch.device("cpu"), Augmentation(stored=4, side=4))
+    images: Images = in_memory(train, part, tuple(f"class {label}" for label in range(classes)))
+    return DeviceImages(images, torch.device("cpu"), Augmentation(stored=4, side=4))
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 8))
-def test_images_of_each_class_are_its_first_in_the_order_of_the_test_set(labels: list[int], number: int) -> None:
-    expected = [place for place, label in enumerate(labels) if labels[:place].count(label) < number]
+def test_a_sample_has_the_first_images_of_each_class_in_the_order_of_the_test_set(
+    labels: list[int], number: int
+) -> None:
+    expected = [index for index, label in enumerate(labels) if labels[:index].count(label) < number]
     sample = images_of_each_class(images_with(np.array(labels, dtype=np.int64), 4), number)
-    assert sample.labels.tolist() == [labels[place] for place in expected]
+    assert sample.labels.tolist() == [labels[index] for index in expected]
     assert sample.shown[:, 0, 0, 0].tolist() == expected
     assert sample.shown.shape[1:] == (4, 4, 3)
     assert len(sample) == len(expected)
 
 
-def test_several_hundred_classes_have_an_image_each_or_as_many_as_there_are() -> None:
+def test_a_sample_of_several_hundred_classes_has_equal_numbers_of_each() -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(400), 3)).astype(np.int64)
     images = images_with(labels, 400)
     for number, each in ((1, 1), (2, 2), (50, 3)):
@@ -259,7 +260,7 @@ def test_several_hundred_classes_have_an_image_each_or_as_many_as_there_are() ->
 
 
 @given(st.integers(1, 300), st.sampled_from([8, 32, 64, 224, 1024]))
-def test_batches_are_all_images_in_their_order(number: int, side: int) -> None:
+def test_batches_contain_all_images_and_are_of_limited_size(number: int, side: int) -> None:
     pixels = torch.empty(1, 1, 1, 1).expand(number, 3, side, side)
     parts = batches(pixels)
     assert sum(map(len, parts)) == number

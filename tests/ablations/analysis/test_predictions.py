@@ -29,14 +29,14 @@ CLASSES = ("cat", "dog", "emu")
 
 
 def of(labels: str, predicted: str, confidence: float = 0.9) -> Predictions:
-    """Predictions of images by the first letters of their classes."""
+    """Returns predictions given the first letters of true and predicted classes."""
     letters = "".join(name[0] for name in CLASSES)
-    true, taken = ([letters.index(letter) for letter in text] for text in (labels, predicted))
-    ranks = [int(one != other) for one, other in zip(true, taken, strict=True)]
-    return Predictions.of(3, true, taken, ranks, [confidence] * len(true))
+    true, top = ([letters.index(letter) for letter in text] for text in (labels, predicted))
+    ranks = [int(label != guess) for label, guess in zip(true, top, strict=True)]
+    return Predictions.of(3, true, top, ranks, [confidence] * len(true))
 
 
-FOUND = StudyPredictions(
+STORED = StudyPredictions(
     {
         "plain": {0: of("ccddee", "ccddce"), 1: of("ccddee", "cddded")},
         "better": {0: of("ccddee", "ccddee"), 1: of("ccddee", "ccdded"), 2: of("ccddee", "cccccc")},
@@ -47,13 +47,13 @@ FOUND = StudyPredictions(
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
-def test_mcnemars_test_is_the_exact_binomial_test_of_one_half(only_one: int, only_other: int) -> None:
+def test_mcnemars_test_is_the_exact_binomial_test_with_p_one_half(only_one: int, only_other: int) -> None:
     expected = binomtest(only_one, only_one + only_other).pvalue if only_one + only_other else 1.0
     assert mcnemar_p(only_one, only_other) == pytest.approx(expected, rel=1e-9)
 
 
-def test_networks_of_a_replicate_are_compared_and_the_baselines_replicates_with_each_other() -> None:
-    rows = churn_frame(FOUND).to_dict("records")
+def test_variants_are_compared_by_replicate_and_replicates_of_the_baseline_with_each_other() -> None:
+    rows = churn_frame(STORED).to_dict("records")
     assert [tuple(row.values())[:4] for row in rows] == [
         ("better", 0, "plain", 0), ("better", 1, "plain", 1), ("plain", 0, "plain", 1),
     ]  # fmt: skip
@@ -64,35 +64,35 @@ def test_networks_of_a_replicate_are_compared_and_the_baselines_replicates_with_
     assert [row["p"] for row in rows] == [1.0, 1.0, 1.0]
 
 
-def test_a_variants_row_has_its_churn_and_that_of_another_seed_beside_it() -> None:
-    plain, better = predictions_frame(FOUND).to_dict("records")
+def test_a_variants_row_has_its_churn_and_the_churn_of_another_seed() -> None:
+    plain, better = predictions_frame(STORED).to_dict("records")
     assert (plain["variant"], better["variant"]) == ("plain", "better")
     assert (plain["n"], better["n"], better["pairs"], better["floor_pairs"]) == (2, 3, 2, 1)
     assert better["churn"] == pytest.approx(100 / 6)
     assert plain["churn"] == plain["churn_floor"] == better["churn_floor"] == pytest.approx(50.0)
     assert better["top1"] == pytest.approx(100 * (6 + 5 + 2) / 18)
-    assert np.isnan(better["top5"])  # of three classes
+    assert np.isnan(better["top5"])  # there are only three classes
     assert better["ece"] == pytest.approx(100 * (0.1 + (0.9 - 5 / 6) + (0.9 - 2 / 6)) / 3, abs=0.3)
 
 
-def test_without_a_second_replicate_or_with_images_of_their_own_there_is_no_floor() -> None:
-    once = replace(FOUND, by_variant={name: {0: kept[0]} for name, kept in FOUND.by_variant.items()})
-    for found in (once, replace(FOUND, same_images=False)):
-        frame = predictions_frame(found)
+def test_a_single_replicate_or_different_images_have_no_churn_floor() -> None:
+    once = replace(STORED, by_variant={name: {0: kept[0]} for name, kept in STORED.by_variant.items()})
+    for predictions in (once, replace(STORED, same_images=False)):
+        frame = predictions_frame(predictions)
         assert frame["churn_floor"].isna().all()
         assert (frame["floor_pairs"] == 0).all()
         assert frame["churn"].notna().tolist() == [False, True]
 
 
-def test_networks_that_were_tested_on_other_images_are_not_compared() -> None:
-    other = {"plain": FOUND.by_variant["plain"], "better": {0: of("eeddcc", "eeddcc"), 1: of("c", "c")}}
-    found = replace(FOUND, by_variant=other)
-    assert set(churn_frame(found)["variant"]) == {"plain"}
-    assert classes_frame(found)["difference"].isna().all()
+def test_networks_tested_on_different_images_are_not_compared() -> None:
+    other = {"plain": STORED.by_variant["plain"], "better": {0: of("eeddcc", "eeddcc"), 1: of("c", "c")}}
+    predictions = replace(STORED, by_variant=other)
+    assert set(churn_frame(predictions)["variant"]) == {"plain"}
+    assert classes_frame(predictions)["difference"].isna().all()
 
 
 def test_classes_have_their_accuracy_and_the_paired_difference_to_the_baseline() -> None:
-    frame = classes_frame(FOUND).set_index(["variant", "class"])
+    frame = classes_frame(STORED).set_index(["variant", "class"])
     assert frame.loc["plain", "accuracy"].tolist() == pytest.approx([75.0, 100.0, 50.0])
     assert frame.loc["better", "accuracy"].tolist() == pytest.approx([100.0, 200 / 3, 50.0])
     assert frame.loc["plain", "difference"].isna().all()
@@ -106,43 +106,48 @@ def test_classes_have_their_accuracy_and_the_paired_difference_to_the_baseline()
 
 
 def test_a_class_without_test_images_has_no_accuracy() -> None:
-    found = StudyPredictions({"it": {0: of("ccd", "cdd")}}, {}, CLASSES)
-    assert classes_frame(found)["accuracy"].tolist() == pytest.approx([50.0, 100.0, np.nan], nan_ok=True)
-    assert np.isnan(confusion_matrix(found, "it")[2]).all()
+    predictions = StudyPredictions({"it": {0: of("ccd", "cdd")}}, {}, CLASSES)
+    assert classes_frame(predictions)["accuracy"].tolist() == pytest.approx([50.0, 100.0, np.nan], nan_ok=True)
+    assert np.isnan(confusion_matrix(predictions, "it")[2]).all()
 
 
-def test_a_confusion_matrix_has_the_shares_of_each_true_class_over_all_replicates() -> None:
-    matrix = confusion_matrix(FOUND, "plain")
+def test_a_confusion_matrix_has_the_shares_of_predictions_for_each_true_class() -> None:
+    matrix = confusion_matrix(STORED, "plain")
     assert matrix.tolist() == [[75.0, 25.0, 0.0], [0.0, 100.0, 0.0], [25.0, 25.0, 50.0]]
 
 
 @given(st.integers(2, 40), st.integers(1, 120), st.integers(0, 5))
-def test_what_is_read_of_predictions_agrees_with_them(classes: int, images: int, seed: int) -> None:
+def test_frames_agree_with_the_predictions(classes: int, images: int, seed: int) -> None:
     kept = {number: some_predictions(classes, images, (seed, number)) for number in range(2)}
-    found = StudyPredictions({"it": kept}, {"it": "it"}, tuple(map(str, range(classes))))
-    frame = calibration_frame(found)
+    predictions = StudyPredictions({"it": kept}, {"it": "it"}, tuple(map(str, range(classes))))
+    frame = calibration_frame(predictions)
     assert frame["count"].sum() == 2 * images
     assert (frame["low"] < frame["confidence"] + 1e-9).all()
     assert (frame["confidence"] <= frame["high"] + 1e-9).all()
-    right = sum(int(one.right.sum()) for one in kept.values())
+    right = sum(int(each.right.sum()) for each in kept.values())
     assert (frame["accuracy"] * frame["count"]).sum() == pytest.approx(right)
-    by_class = classes_frame(found)
+    by_class = classes_frame(predictions)
     assert np.nansum(by_class["accuracy"] * by_class["images"]) == pytest.approx(100 * right / 2)
-    totals = np.nansum(confusion_matrix(found, "it"), axis=1)
+    totals = np.nansum(confusion_matrix(predictions, "it"), axis=1)
     assert all(total == pytest.approx(100) or total == 0 for total in totals)
 
 
 def test_predictions_are_those_of_the_studys_finished_cells(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path)
-    found = analysis.predictions
-    assert {name: list(kept) for name, kept in found.by_variant.items()} == {
+    predictions = analysis.predictions
+    assert {name: list(kept) for name, kept in predictions.by_variant.items()} == {
         "none": [0, 1], "groups=2": [0, 1], "groups=4": [0, 1],
     }  # fmt: skip
-    assert (found.images, found.compared, found.note, found.same_images) == (200, ["groups=2", "groups=4"], "", True)
+    assert (predictions.images, predictions.compared, predictions.note, predictions.same_images) == (
+        200,
+        ["groups=2", "groups=4"],
+        "",
+        True,
+    )
     cells = analysis.results.cells
-    for name, kept in found.by_variant.items():
+    for name, kept in predictions.by_variant.items():
         stored = cells.loc[cells["variant"] == name, "top1"].tolist()
-        assert [one.top1 for one in kept.values()] == stored
+        assert [each.top1 for each in kept.values()] == stored
 
 
 def file_of(analysis: StudyAnalysis, variant: int, replicate: int) -> Path:
@@ -151,7 +156,7 @@ def file_of(analysis: StudyAnalysis, variant: int, replicate: int) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off", "to another training", "a folder"])
-def test_a_file_that_is_no_good_leaves_out_its_replicate_and_it_is_said(tmp_path: Path, damage: str) -> None:
+def test_an_unreadable_file_excludes_its_replicate_with_a_note(tmp_path: Path, damage: str) -> None:
     analysis = predicted_study(tmp_path)
     path, content = file_of(analysis, 1, 1), file_of(analysis, 1, 0).read_bytes()
     path.unlink()
@@ -159,19 +164,19 @@ def test_a_file_that_is_no_good_leaves_out_its_replicate_and_it_is_said(tmp_path
         path.mkdir()
     elif damage != "missing":
         path.write_bytes(content[:-50] if damage == "cut off" else content)
-    found = analysis.predictions
-    assert {name: list(kept) for name, kept in found.by_variant.items()} == {
+    predictions = analysis.predictions
+    assert {name: list(kept) for name, kept in predictions.by_variant.items()} == {
         "none": [0, 1], "groups=2": [0], "groups=4": [0, 1],
     }  # fmt: skip
     expected = worded("predictions.missing", cells="1 finished cell")
-    assert found.note.startswith(
+    assert predictions.note.startswith(
         expected if damage == "missing" else worded("predictions.unread", named="groups=2 r1 (")
     )
-    assert len(found.note.splitlines()) == 1
-    assert churn_frame(found).query("variant == 'groups=2'")["replicate"].tolist() == [0]
+    assert len(predictions.note.splitlines()) == 1
+    assert churn_frame(predictions).query("variant == 'groups=2'")["replicate"].tolist() == [0]
 
 
-def test_a_variant_whose_baseline_has_no_predictions_is_compared_with_nothing(tmp_path: Path) -> None:
+def test_a_variant_whose_baseline_has_no_predictions_is_not_compared(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path)
     for replicate in (0, 1):
         file_of(analysis, 0, replicate).unlink()
@@ -180,19 +185,19 @@ def test_a_variant_whose_baseline_has_no_predictions_is_compared_with_nothing(tm
     assert predictions_frame(analysis.predictions)["churn"].isna().all()
 
 
-def test_replicates_with_seeds_of_their_own_for_the_data_were_tested_on_other_images(tmp_path: Path) -> None:
+def test_with_data_seed_replicate_test_images_differ_between_replicates(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path)
     protocol = {**analysis.design.protocol, "data": {**analysis.design.protocol["data"], "seed": "replicate"}}
     files = PredictionFiles(tmp_path / "predictions")
     changed = replace(analysis, design=replace(analysis.design, protocol=protocol))
     for variant in changed.design.variants:
-        for replicate in (0, 1):  # whose keys are others
+        for replicate in (0, 1):  # with other keys
             content = files.path(analysis.design.cell(variant, replicate)).read_bytes()
             files.write(changed.design.cell(variant, replicate), content)
     assert not changed.predictions.same_images
 
 
-def test_a_study_without_predictions_says_how_to_get_them(tmp_path: Path) -> None:
+def test_the_error_without_predictions_has_the_option_that_saves_them(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path)
     for path in (tmp_path / "predictions").iterdir():
         path.unlink()

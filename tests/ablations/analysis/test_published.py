@@ -9,12 +9,12 @@ from sa_core import create_model
 
 PAIRS = [(row["attention"], row["backbone"]) for row in published_results().to_dict("records")]
 
-# Where our modules are not the official code's: parameters that ours have more. By the rule of the paper ECA's kernels
-# have 5, 5, 5 and 7 places in the four stages; the published networks have 3, 5, 5, 7 and, on ResNet-101, 3, 3, 5, 7.
+# Additional parameters of our modules where they differ from the official code. By the paper's rule ECA has the kernel
+# sizes 5, 5, 5, 7 in the four stages; the published networks have 3, 5, 5, 7 and, with ResNet-101, 3, 3, 5, 7.
 OTHER_PARAMETERS = {("eca", "resnet50"): 3 * 2, ("eca", "resnet101"): 3 * 2 + 4 * 2}
 
 
-def test_every_number_has_its_source_and_is_there_once() -> None:
+def test_every_network_is_listed_once_with_a_source() -> None:
     results = published_results()
     assert list(results.columns) == [
         "attention", "backbone", "top1", "top5", "parameters", "multiply_adds", "source",
@@ -22,10 +22,10 @@ def test_every_number_has_its_source_and_is_there_once() -> None:
     assert results["source"].str.fullmatch(r"[\w-]+/[\w-]+ .+ @[0-9a-f]{7} \(20\d\d-\d\d-\d\d\)").all()
     assert not results.duplicated(["attention", "backbone"]).any()
     assert results.drop(columns="top5").notna().all(axis=None)
-    assert "none" in set(results["attention"])  # not taken for a missing value
+    assert "none" in set(results["attention"])  # not read as a missing value
 
 
-def test_accuracies_are_such_as_such_networks_have() -> None:
+def test_accuracies_are_plausible() -> None:
     results = published_results()
     assert results["top1"].between(76, 80).all()
     assert results["top5"].dropna().between(92, 95).all()
@@ -33,16 +33,16 @@ def test_accuracies_are_such_as_such_networks_have() -> None:
     assert (by_module["resnet101"] > by_module["resnet50"]).all()
 
 
-def test_the_paper_s_module_is_there_on_both_backbones() -> None:
-    shown = {(row["attention"], row["backbone"]): row for row in published_results().to_dict("records")}
-    assert shown["sa", "resnet50"]["top1"] == 77.88
-    assert shown["sa", "resnet101"]["top1"] == 78.95
-    assert shown["none", "resnet50"]["top1"] == 76.384
+def test_shuffle_attention_is_listed_for_both_backbones() -> None:
+    rows = {(row["attention"], row["backbone"]): row for row in published_results().to_dict("records")}
+    assert rows["sa", "resnet50"]["top1"] == 77.88
+    assert rows["sa", "resnet101"]["top1"] == 78.95
+    assert rows["none", "resnet50"]["top1"] == 76.384
     assert {backbone for _, backbone in PAIRS} == {"resnet50", "resnet101"}
 
 
 @pytest.mark.parametrize(("attention", "backbone"), PAIRS)
-def test_parameters_and_multiply_adds_are_those_of_our_networks(attention: str, backbone: str) -> None:
+def test_parameters_and_multiply_adds_equal_those_of_our_networks(attention: str, backbone: str) -> None:
     row = published_results().set_index(["attention", "backbone"]).loc[(attention, backbone)]
     knobs = {"groups": 64} if attention in ("sa", "sge") else {}
     with torch.device("meta"):

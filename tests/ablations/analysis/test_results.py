@@ -15,8 +15,8 @@ from tests.builders.cells import design, diverged, stored
 
 
 def test_finished_cells_are_rows_with_their_levels_and_metrics() -> None:
-    made = design()
-    results = collect(made, stored(made, finished=6))
+    study_design = design()
+    results = collect(study_design, stored(study_design, finished=6))
     assert list(results.cells.columns) == [
         "variant",
         "replicate",
@@ -32,16 +32,16 @@ def test_finished_cells_are_rows_with_their_levels_and_metrics() -> None:
 
 
 def test_curves_count_epochs_from_one() -> None:
-    made = design()
-    curves = collect(made, stored(made, finished=6)).curves
+    study_design = design()
+    curves = collect(study_design, stored(study_design, finished=6)).curves
     assert sorted(set(curves["epoch"])) == [1, 2]
     assert len(curves) == 12
 
 
-def test_unfinished_cells_are_named_with_their_state() -> None:
-    made = design()
-    known = stored(made, finished=3)[:5]  # the sixth was never begun
-    unfinished = collect(made, known).unfinished
+def test_unfinished_cells_are_listed_with_their_state() -> None:
+    study_design = design()
+    cells = stored(study_design, finished=3)[:5]  # the sixth was never started
+    unfinished = collect(study_design, cells).unfinished
     assert unfinished.to_dict("records") == [
         {"variant": "none", "replicate": 1, "state": "interrupted", "reason": None},
         {"variant": "groups=2", "replicate": 1, "state": "interrupted", "reason": None},
@@ -49,68 +49,70 @@ def test_unfinished_cells_are_named_with_their_state() -> None:
     ]
 
 
-def test_replicates_beyond_those_asked_for_count_too() -> None:
+def test_finished_replicates_beyond_the_requested_number_are_included() -> None:
     assert len(collect(design(1), stored(design(3), finished=9)).cells) == 9
 
 
-def test_variants_that_the_design_does_not_have_are_left_out() -> None:
-    made = design()
+def test_variants_that_are_not_in_the_design_are_excluded() -> None:
+    study_design = design()
     fewer = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[4]"]))
-    assert set(collect(fewer, stored(made, finished=6)).cells["variant"]) == {"none", "groups=4"}
+    assert set(collect(fewer, stored(study_design, finished=6)).cells["variant"]) == {"none", "groups=4"}
 
 
-def test_a_network_is_known_again_under_another_name() -> None:
-    made = design()
+def test_a_network_is_recognized_under_another_name() -> None:
+    study_design = design()
     renamed = make_design(
         compose_config(
             ["device=cpu", "replicates=2", "sweep.factors.attention.groups=[4]",
              "sweep.variants={plain:{attention:none}}", "sweep.baseline=plain"]
         )
     )  # fmt: skip
-    results = collect(renamed, stored(made, finished=6))
+    results = collect(renamed, stored(study_design, finished=6))
     assert results.cells["variant"].tolist() == ["plain", "plain", "groups=4", "groups=4"]
     assert len(results.unfinished) == 0
 
 
-def test_unfinished_cells_that_were_not_asked_for_are_no_matter() -> None:
+def test_unfinished_cells_beyond_the_requested_number_are_not_listed() -> None:
     assert len(collect(design(1), stored(design(3), finished=3)).unfinished) == 0
 
 
-def test_machines_are_listed_once_each() -> None:
-    made = design()
-    known = stored(made, finished=6)[:3] + stored(made, finished=6, machine="two")[3:]
-    assert [environment["cpu"] for environment in collect(made, known).environments] == ["one", "two"]
+def test_each_machine_is_listed_once() -> None:
+    study_design = design()
+    cells = stored(study_design, finished=6)[:3] + stored(study_design, finished=6, machine="two")[3:]
+    assert [environment["cpu"] for environment in collect(study_design, cells).environments] == ["one", "two"]
 
 
 @pytest.mark.parametrize("key", [*CELL_METRICS, *EPOCH_METRICS])
-def test_every_metric_that_is_stored_is_declared(key: str) -> None:
+def test_every_stored_metric_is_declared(key: str) -> None:
     assert METRICS[key].axis
 
 
-def test_a_cell_that_diverged_is_counted_and_in_no_mean() -> None:
-    made = design(3)
-    cells = stored(made, finished=9)
-    spoilt = [diverged(cell) if (cell.variant, cell.replicate) == ("groups=4", 1) else cell for cell in cells]
-    results = collect(made, spoilt)
+def test_a_diverged_cell_is_counted_and_excluded_from_results() -> None:
+    study_design = design(3)
+    cells = stored(study_design, finished=9)
+    changed = [diverged(cell) if (cell.variant, cell.replicate) == ("groups=4", 1) else cell for cell in cells]
+    results = collect(study_design, changed)
     assert len(results.cells) == 8
     assert results.diverged == {"groups=4": 1}
-    (left,) = results.unfinished.to_dict("records")
-    assert left == {"variant": "groups=4", "replicate": 1, "state": "diverged", "reason": "DivergedError: nan"}
-    assert spoilt[5].state.is_done
-    # Of replicates, too, that are not asked for any more.
-    assert collect(design(1), spoilt).diverged == {"groups=4": 1}
+    (unfinished,) = results.unfinished.to_dict("records")
+    assert unfinished == {"variant": "groups=4", "replicate": 1, "state": "diverged", "reason": "DivergedError: nan"}
+    assert changed[5].state.is_done
+    # Replicates beyond the requested number are counted, too.
+    assert collect(design(1), changed).diverged == {"groups=4": 1}
 
 
-def test_a_failed_cell_is_not_one_that_diverged() -> None:
-    made = design()
-    failed = replace(stored(made, finished=0)[0], state=CellState.FAILED, failure="ValueError: no", failed_as=ERROR)
+def test_a_failed_cell_is_not_counted_as_diverged() -> None:
+    study_design = design()
+    failed = replace(
+        stored(study_design, finished=0)[0], state=CellState.FAILED, failure="ValueError: no", failed_as=ERROR
+    )
     assert not failed.state.is_done
-    assert collect(made, [failed]).diverged == {}
+    assert collect(study_design, [failed]).diverged == {}
 
 
-def test_a_cell_says_in_how_many_parts_its_batches_were_taken() -> None:
-    made = design()
-    cells = stored(made, finished=6)
-    parted = replace(cells[1], outcome={**(cells[1].outcome or {}), "micro_batches": 2})
-    results = collect(made, [cells[0], parted, *cells[2:]])
+def test_results_have_the_number_of_micro_batches() -> None:
+    study_design = design()
+    cells = stored(study_design, finished=6)
+    split = replace(cells[1], outcome={**(cells[1].outcome or {}), "micro_batches": 2})
+    results = collect(study_design, [cells[0], split, *cells[2:]])
     assert sorted(results.cells["micro_batches"]) == [1, 1, 1, 1, 1, 2]

@@ -21,33 +21,34 @@ from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import configuration, design, stored
 
 
-def study(folder: Path, known: Iterable[StoredCell], config: Config | None = None, **attributes: Any) -> StudyAnalysis:
+def study(folder: Path, cells: Iterable[StoredCell], config: Config | None = None, **attributes: Any) -> StudyAnalysis:
     config = config or configuration()
-    made = make_design(config)
-    return StudyAnalysis(config, made, collect(made, known), ATTRIBUTES | attributes, folder)
+    study_design = make_design(config)
+    return StudyAnalysis(config, study_design, collect(study_design, cells), ATTRIBUTES | attributes, folder)
 
 
-def test_multiply_adds_are_those_that_are_counted_of_a_real_network(tmp_path: Path) -> None:
+def test_multiply_adds_equal_those_counted_on_a_real_network(tmp_path: Path) -> None:
     config = compose_config(["device=cpu", "replicates=1", "sweep=backbones", "sweep.factors.model=[resnet8,resnet20]"])
-    made = make_design(config)
+    study_design = make_design(config)
     seven = ATTRIBUTES["data"] | {"classes": list("abcdefg")}
-    known = study(tmp_path, stored(made, 3), config, data=seven)
-    names = [variant.name for variant in made.variants]
-    assert list(known.multiply_adds) == names[:3]  # the fourth is not finished
-    assert list(known.plain_adds) == names
+    analysis = study(tmp_path, stored(study_design, 3), config, data=seven)
+    names = [variant.name for variant in study_design.variants]
+    assert list(analysis.multiply_adds) == names[:3]  # the fourth is not finished
+    assert list(analysis.plain_adds) == names
     pixels = torch.zeros(1, 3, 20, 20)
-    for variant in made.variants:
+    for variant in study_design.variants:
         counted = count_operations(build_network(variant.network, 7, 0, fused="off").eval(), pixels).multiply_adds
         plain = plain_network(variant.model)
         assert (
-            known.plain_adds[variant.name] == count_operations(build_network(plain, 7, 0).eval(), pixels).multiply_adds
+            analysis.plain_adds[variant.name]
+            == count_operations(build_network(plain, 7, 0).eval(), pixels).multiply_adds
         )
-        if variant.name in known.multiply_adds:
-            assert known.multiply_adds[variant.name] == counted
-        assert (counted > known.plain_adds[variant.name]) == (not variant.is_plain)
+        if variant.name in analysis.multiply_adds:
+            assert analysis.multiply_adds[variant.name] == counted
+        assert (counted > analysis.plain_adds[variant.name]) == (not variant.is_plain)
 
 
-def test_multiply_adds_are_those_of_the_images_that_networks_see(tmp_path: Path) -> None:
+def test_multiply_adds_depend_on_the_resolution(tmp_path: Path) -> None:
     root = [f"data.root={tmp_path}", "device=cpu", "replicates=1", "sweep.factors={}", "model=resnet18"]
     small, large = (
         compose_config(["data=imagenet_subset", f"data.resolution={side}", *root, "sweep.variants={none: {}}"])
@@ -58,14 +59,14 @@ def test_multiply_adds_are_those_of_the_images_that_networks_see(tmp_path: Path)
 
 
 def test_an_analysis_is_computed_once(tmp_path: Path) -> None:
-    known = study(tmp_path, stored(design(), 6))
-    assert known.contrasts is known.contrasts
-    assert known.summaries is known.summaries
-    assert known.multiply_adds is known.multiply_adds
-    assert isinstance(known.results.cells, pd.DataFrame)
+    analysis = study(tmp_path, stored(design(), 6))
+    assert analysis.contrasts is analysis.contrasts
+    assert analysis.summaries is analysis.summaries
+    assert analysis.multiply_adds is analysis.multiply_adds
+    assert isinstance(analysis.results.cells, pd.DataFrame)
 
 
-def test_looks_are_those_that_are_stored(tmp_path: Path) -> None:
+def test_interim_analyses_are_read_from_the_store(tmp_path: Path) -> None:
     interims = study(tmp_path, stored(design(), 6), looks=[9, 12, 16]).interims
     assert interims is not None
     assert interims.sizes == (9, 12, 16)
