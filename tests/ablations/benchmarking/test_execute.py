@@ -38,12 +38,10 @@ PLAIN_RESNET50, POOLED_BY_SA = 4_121_924_096, 2_759_680
 
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
-    """Lets the tests take seconds instead of minutes."""
+    """Reduces the time of the tests from minutes to seconds."""
     before = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # on tiny maps, on a machine that does other work, threads do little but wait for each other
-    gc.freeze()  # what was imported, which each collection would look through for nothing
+    torch.set_num_threads(1)  # on small feature maps and a busy machine, threads mostly wait for each other
+    gc.freeze()  # imported objects, which each collection would scan without effect
     yield
     gc.unfreeze()
     torch.set_num_threads(before)
@@ -66,7 +64,7 @@ def one_of(comparisons: tuple[Comparison, ...], kind: str) -> Comparison:
 
 @pytest.fixture(scope="module")
 def whole() -> tuple[Benchmark, tuple[Comparison, ...], list[Measurement]]:
-    """All of the smallest benchmark."""
+    """A complete benchmark of minimal size, with its comparisons and measurements."""
     benchmark, comparisons = started()
     return benchmark, comparisons, [row for comparison in comparisons for row in benchmark.measure(comparison)]
 
@@ -86,25 +84,25 @@ def test_every_subject_is_a_row_in_every_mode(frame: pd.DataFrame) -> None:
     assert set(frame["status"]) == {"measured"}
 
 
-def test_what_can_be_measured_is(frame: pd.DataFrame) -> None:
+def test_all_available_quantities_are_measured(frame: pd.DataFrame) -> None:
     assert (frame[["ms", "ratio", "ratio_low", "ratio_high", "noise_low", "noise_high", "peak_mib"]] > 0).all(axis=None)
     assert (frame["ratio_low"] <= frame["ratio"]).all()
     assert (frame["ratio"] <= frame["ratio_high"]).all()
-    assert frame["joules"].isna().all()  # a CPU does not say
+    assert frame["joules"].isna().all()  # CPUs have no energy counter
     for column in ("parameters", "buffers", "multiply_adds", "uncounted", "moved_mib", "least_mib", "saved_mib"):
         assert frame[column].notna().all()
 
 
-def test_baselines_are_said_to_be_and_have_the_ratio_one(frame: pd.DataFrame) -> None:
+def test_baselines_have_the_verdict_baseline_and_the_ratio_one(frame: pd.DataFrame) -> None:
     baseline = frame["name"].isin(["copy", "none"])
     assert (frame["verdict"] == "baseline").equals(baseline)
     assert (frame.loc[baseline, ["ratio", "ratio_low", "ratio_high"]] == 1).all(axis=None)
 
 
-def test_parameters_and_multiply_adds_are_those_of_the_networks(frame: pd.DataFrame) -> None:
+def test_parameters_and_multiply_adds_are_counted_correctly(frame: pd.DataFrame) -> None:
     networks = frame[(frame["kind"] == NETWORK) & (frame["mode"] == STEP)].set_index("name")
     assert networks["parameters"].to_dict() == {
-        name: sum(one.numel() for one in create_model("resnet8", attention=name, **knobs).parameters())
+        name: sum(parameter.numel() for parameter in create_model("resnet8", attention=name, **knobs).parameters())
         for name, knobs in (("none", {}), ("sa", {"groups": 4}))
     }
     pooled = sum(channels * side**2 / 2 for channels, side in ((16, 32), (32, 16), (64, 8)))
@@ -113,57 +111,57 @@ def test_parameters_and_multiply_adds_are_those_of_the_networks(frame: pd.DataFr
     assert networks["buffers"].to_dict() == {"none": norms, "sa": norms}
 
 
-def test_memory_is_more_with_attention(frame: pd.DataFrame) -> None:
-    for (_, _, mode), own in frame.groupby(["kind", "place", "mode"]):
-        taken = own.set_index("name")[["saved_mib", "peak_mib"]]
-        baseline = "copy" if "copy" in taken.index else "none"
-        assert taken.loc["sa", "saved_mib"] > taken.loc[baseline, "saved_mib"]
+def test_attention_increases_memory(frame: pd.DataFrame) -> None:
+    for (_, _, mode), rows in frame.groupby(["kind", "place", "mode"]):
+        memory = rows.set_index("name")[["saved_mib", "peak_mib"]]
+        baseline = "copy" if "copy" in memory.index else "none"
+        assert memory.loc["sa", "saved_mib"] > memory.loc[baseline, "saved_mib"]
         if mode != FORWARD:
-            assert taken.loc["sa", "peak_mib"] > taken.loc[baseline, "peak_mib"]
+            assert memory.loc["sa", "peak_mib"] > memory.loc[baseline, "peak_mib"]
     peaks = frame.set_index(["name", "mode"])["peak_mib"]
     for name in ("none", "sa"):
         assert peaks[name, STEP].item() > 1.5 * peaks[name, FORWARD].max()
     copies = frame[(frame["name"] == "copy") & (frame["place"] == "layer1")]
     elements = 2 * 16 * 32 * 32
-    assert (copies["least_mib"] == 2 * 4 * elements / MIB).all()  # read once, written once
+    assert (copies["least_mib"] == 2 * 4 * elements / MIB).all()  # one read and one write
     assert (copies["moved_mib"] == copies["least_mib"]).all()
 
 
-def test_samples_are_all_times_that_were_taken(
+def test_samples_contain_all_measured_times(
     whole: tuple[Benchmark, tuple[Comparison, ...], list[Measurement]], frame: pd.DataFrame
 ) -> None:
     samples = pd.DataFrame(whole[0].samples)
     place = ["kind", "place", "batch", "channels", "height", "width", "mode", "compile", "precision", "layout"]
-    taken = samples.groupby(place, sort=False)
-    assert len(taken) == 4 * 2  # comparisons and modes
-    for key, own in taken:
+    groups = samples.groupby(place, sort=False)
+    assert len(groups) == 4 * 2  # comparisons and modes
+    for key, group in groups:
         rows = frame[(frame[place] == list(key)).all(axis="columns")]
         baseline = rows.loc[rows["verdict"] == "baseline", "name"].item()
         (copies,) = set(rows["copies"])
         assert copies >= LEAST_COPIES
-        assert set(own["copy"]) == set(range(copies))
-        times = 2 * len(own[["copy", "round"]].drop_duplicates())
-        assert own["timed"].value_counts().to_dict() == dict.fromkeys((baseline, "sa", TWIN), times)
-        medians = 1000 * own.groupby("timed")["seconds"].median()
+        assert set(group["copy"]) == set(range(copies))
+        times = 2 * len(group[["copy", "round"]].drop_duplicates())
+        assert group["timed"].value_counts().to_dict() == dict.fromkeys((baseline, "sa", TWIN), times)
+        medians = 1000 * group.groupby("timed")["seconds"].median()
         for row in rows.itertuples():
             assert row.ms == pytest.approx(medians[row.name])
     assert "name" not in samples.columns
 
 
-def test_ratios_are_those_of_copies(
+def test_ratios_are_geometric_means_over_copies(
     whole: tuple[Benchmark, tuple[Comparison, ...], list[Measurement]], frame: pd.DataFrame
 ) -> None:
     samples = pd.DataFrame(whole[0].samples)
-    for (place, mode), own in samples.groupby(["place", "mode"]):
-        times = own.pivot_table(index=["copy", "round", "turn"], columns="timed", values="seconds")
+    for (place, mode), group in samples.groupby(["place", "mode"]):
+        times = group.pivot_table(index=["copy", "round", "turn"], columns="timed", values="seconds")
         rows = frame[(frame["place"] == place) & (frame["mode"] == mode)].set_index("name")
         baseline = rows.index[rows["verdict"] == "baseline"].item()
         logs = np.log(times["sa"] / times[baseline]).groupby("copy").median()
         assert rows.loc["sa", "ratio"] == pytest.approx(math.exp(logs.mean()))
 
 
-class Tenth:
-    """A clock by which `sa` takes so much longer than the others, give or take a percent."""
+class FakeClock:
+    """A clock by which `sa` takes `factor` times as long as all others, with 1 % of noise."""
 
     def __init__(self, factor: float) -> None:
         self.factor, self.random = factor, np.random.default_rng(0)
@@ -178,10 +176,10 @@ class Tenth:
     ("factor", "margin", "verdict"),
     [(1.1, 5, "slower"), (0.9, 5, "faster"), (1.0, 5, "same"), (1.1, 20, "same"), (1.0, 0.01, "undecided")],
 )
-def test_verdicts_are_by_copies_and_the_margin(
+def test_verdicts_depend_on_the_ratio_and_the_margin(
     factor: float, margin: float, verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "clock_of", lambda _: Tenth(factor))
+    monkeypatch.setattr(execute, "clock_of", lambda _: FakeClock(factor))
     benchmark, comparisons = started("bench.metrics=[speed]", "bench.modes=[forward]", f"bench.margin={margin}")
     copied, attended = benchmark.measure(comparisons[0])
     assert (copied.timing.verdict, attended.timing.verdict) == ("baseline", verdict)
@@ -189,7 +187,7 @@ def test_verdicts_are_by_copies_and_the_margin(
 
 
 class Counted(nn.Module):
-    """Notes how many of it were built."""
+    """Counts its instances."""
 
     built: ClassVar[int] = 0
 
@@ -202,27 +200,27 @@ class Counted(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [MODULE, NETWORK])
-def test_every_copy_that_is_timed_is_built_anew(kind: str) -> None:
+def test_every_timed_copy_is_rebuilt(kind: str) -> None:
     Counted.built = 0
     benchmark, comparisons = started("bench.metrics=[speed]", "bench.modes=[forward]")
     candidate = Candidate.of_class("counted", Counted, None)
     row = benchmark.measure(replace(one_of(comparisons, kind), candidates=(candidate,)))[1]
-    places = 1 if kind == MODULE else 3
-    assert Counted.built == (1 + row.timing.copies) * places  # one more is called for the first time
+    points = 1 if kind == MODULE else 3
+    assert Counted.built == (1 + row.timing.copies) * points  # one more for the first call
 
 
-def test_counts_need_no_clock_and_are_equal_in_every_mode(frame: pd.DataFrame) -> None:
-    for _, own in frame.groupby(["kind", "place", "name"]):
-        counts = own[["parameters", "buffers", "multiply_adds", "uncounted", "saved_mib"]]
+def test_counts_are_equal_in_every_mode(frame: pd.DataFrame) -> None:
+    for _, group in frame.groupby(["kind", "place", "name"]):
+        counts = group[["parameters", "buffers", "multiply_adds", "uncounted", "saved_mib"]]
         assert len(counts) == 2
         assert len(counts.drop_duplicates()) == 1
 
 
-# What fails.
+# Failures.
 
 
 class Failing(nn.Module):
-    """Raises what it is told to: as it is made, or as it is called."""
+    """Raises an error when it is created, or when it is called."""
 
     def __init__(self, _: int, error: Exception, at_once: bool) -> None:
         super().__init__()
@@ -236,7 +234,7 @@ class Failing(nn.Module):
 
 
 class Hungry(nn.Module):
-    """Asks for a pebibyte, really."""
+    """Really allocates a pebibyte."""
 
     def __init__(self, _: int) -> None:
         super().__init__()
@@ -250,7 +248,7 @@ def failing(error: Exception, at_once: bool) -> Candidate:
 
 
 def measured_with(candidate: Candidate, kind: str, *overrides: str) -> dict[tuple[str, str], str]:
-    """Measures a comparison in which a candidate stands before one that works; returns states by name and mode."""
+    """Measures a comparison of a candidate with a working one; returns statuses by name and mode."""
     benchmark, comparisons = started(*overrides)
     comparison = one_of(comparisons, kind)
     comparison = replace(comparison, candidates=(candidate, *comparison.candidates))
@@ -263,7 +261,7 @@ def measured_with(candidate: Candidate, kind: str, *overrides: str) -> dict[tupl
 CPU_ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
 
 
-@pytest.mark.parametrize("at_once", [True, False], ids=["made", "called"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["created", "called"])
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -276,7 +274,7 @@ CPU_ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocat
         (MemoryError(), "out of memory"),
     ],
 )
-def test_what_fails_is_a_row_that_says_why_and_the_others_are_measured(
+def test_a_failed_module_is_a_row_with_the_reason_and_others_are_measured(
     error: Exception, status: str, at_once: bool
 ) -> None:
     assert measured_with(failing(error, at_once), MODULE, "bench.metrics=[speed]") == {
@@ -285,17 +283,17 @@ def test_what_fails_is_a_row_that_says_why_and_the_others_are_measured(
     }
 
 
-@pytest.mark.parametrize("at_once", [True, False], ids=["made", "called"])
-def test_a_network_that_fails_is_a_row_that_says_why_and_the_others_are_measured(at_once: bool) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["created", "called"])
+def test_a_failed_network_is_a_row_with_the_reason_and_others_are_measured(at_once: bool) -> None:
     assert measured_with(failing(RuntimeError("no kernel"), at_once), NETWORK, "bench.metrics=[speed]") == {
         (name, mode): "failed: no kernel" if name == "bad" else "measured"
         for name, mode in product(("none", "bad", "sa"), (FORWARD, STEP))
     }
 
 
-def test_a_module_that_really_runs_out_of_memory_says_so() -> None:
-    found = measured_with(Candidate.of_class("bad", Hungry, None), MODULE)
-    assert {status for (name, _), status in found.items() if name == "bad"} == {"out of memory"}
+def test_a_real_failure_to_allocate_memory_is_reported_as_out_of_memory() -> None:
+    statuses = measured_with(Candidate.of_class("bad", Hungry, None), MODULE)
+    assert {status for (name, _), status in statuses.items() if name == "bad"} == {"out of memory"}
 
 
 class OnlyForward(torch.autograd.Function):
@@ -307,11 +305,11 @@ class OnlyForward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> Tensor:
         del ctx, gradient
-        raise RuntimeError("no way back")
+        raise RuntimeError("no backward")
 
 
-class NoWayBack(nn.Module):
-    """Runs forward alone."""
+class NoBackward(nn.Module):
+    """Has no backward pass."""
 
     def __init__(self, _: int) -> None:
         super().__init__()
@@ -321,17 +319,17 @@ class NoWayBack(nn.Module):
         return out
 
 
-def test_what_fails_in_one_mode_is_measured_in_the_other() -> None:
-    found = measured_with(Candidate.of_class("bad", NoWayBack, None), MODULE)
-    assert found == {
+def test_a_module_that_fails_in_one_mode_is_measured_in_the_other() -> None:
+    statuses = measured_with(Candidate.of_class("bad", NoBackward, None), MODULE)
+    assert statuses == {
         ("copy", FORWARD): "measured", ("copy", BACKWARD): "measured",
-        ("bad", FORWARD): "measured", ("bad", BACKWARD): "failed: no way back",
+        ("bad", FORWARD): "measured", ("bad", BACKWARD): "failed: no backward",
         ("sa", FORWARD): "measured", ("sa", BACKWARD): "measured",
     }  # fmt: skip
 
 
 class NoInference(nn.Module):
-    """Runs only where gradients are computed."""
+    """Fails in inference mode."""
 
     def __init__(self, _: int) -> None:
         super().__init__()
@@ -342,9 +340,9 @@ class NoInference(nn.Module):
         return x + 1
 
 
-def test_a_failure_of_an_earlier_mode_is_forgotten() -> None:
-    found = measured_with(Candidate.of_class("bad", NoInference, None), MODULE, "bench.metrics=[speed]")
-    assert (found["bad", FORWARD], found["bad", BACKWARD]) == ("failed: no inference", "measured")
+def test_a_failure_in_one_mode_does_not_affect_the_next_one() -> None:
+    statuses = measured_with(Candidate.of_class("bad", NoInference, None), MODULE, "bench.metrics=[speed]")
+    assert (statuses["bad", FORWARD], statuses["bad", BACKWARD]) == ("failed: no inference", "measured")
 
 
 class HungryInTraining(nn.Module):
@@ -359,17 +357,17 @@ class HungryInTraining(nn.Module):
         return x + 1
 
 
-def test_what_can_be_timed_but_not_trained_stops_nothing() -> None:
-    # What it keeps for backward is counted in the forward mode, too, and does not fit.
-    found = measured_with(Candidate.of_class("bad", HungryInTraining, None), MODULE)
-    assert found.pop(("bad", BACKWARD)) == "out of memory"
-    found.pop(("bad", FORWARD))
-    assert set(found) == set(product(("copy", "sa"), (FORWARD, BACKWARD)))
-    assert set(found.values()) == {"measured"}
+def test_a_module_that_cannot_be_trained_does_not_stop_the_benchmark() -> None:
+    # Saved activations are measured in the forward mode, too, and do not fit into memory.
+    statuses = measured_with(Candidate.of_class("bad", HungryInTraining, None), MODULE)
+    assert statuses.pop(("bad", BACKWARD)) == "out of memory"
+    statuses.pop(("bad", FORWARD))
+    assert set(statuses) == set(product(("copy", "sa"), (FORWARD, BACKWARD)))
+    assert set(statuses.values()) == {"measured"}
 
 
 class Once(nn.Module):
-    """Works the first time."""
+    """Fails from the second call on."""
 
     def __init__(self, _: int) -> None:
         super().__init__()
@@ -382,33 +380,33 @@ class Once(nn.Module):
         return x + 1
 
 
-def test_what_fails_later_is_not_said_of_the_others() -> None:
-    found = measured_with(Candidate.of_class("bad", Once, None), MODULE, "bench.metrics=[speed]")
-    assert {status for (name, _), status in found.items() if name == "bad"} == {"failed: no second call"}
-    assert {status for (name, _), status in found.items() if name != "bad"} == {"measured"}
+def test_a_failure_in_timing_is_attributed_to_the_right_subject() -> None:
+    statuses = measured_with(Candidate.of_class("bad", Once, None), MODULE, "bench.metrics=[speed]")
+    assert {status for (name, _), status in statuses.items() if name == "bad"} == {"failed: no second call"}
+    assert {status for (name, _), status in statuses.items() if name != "bad"} == {"measured"}
 
 
 @pytest.mark.parametrize("kind", [MODULE, NETWORK])
-def test_a_batch_that_does_not_fit_is_rows_that_say_so(kind: str) -> None:
+def test_a_batch_that_does_not_fit_gives_rows_out_of_memory(kind: str) -> None:
     benchmark, comparisons = started()
     rows = benchmark.measure(replace(one_of(comparisons, kind), batch=2**38))
     assert {row.status for row in rows} == {"out of memory"}
     assert len(rows) == 4
 
 
-# What is left out.
+# Selected metrics and modes.
 
 NEEDED = {
     "speed": {"ms", "ratio", "ratio_low", "ratio_high", "noise_low", "noise_high"},
     "memory": {"saved_mib", "peak_mib"},
     "complexity": {"parameters", "buffers", "multiply_adds", "uncounted", "moved_mib", "least_mib"},
-    "energy": set(),  # of a CPU
+    "energy": set(),  # on a CPU
 }
 NUMBERS = sorted(set.union(*NEEDED.values()) | {"joules"})
 
 
 @pytest.mark.parametrize("metric", NEEDED)
-def test_a_metric_that_is_not_asked_for_is_not_measured(metric: str) -> None:
+def test_only_requested_metrics_are_measured(metric: str) -> None:
     benchmark, comparisons = started(f"bench.metrics=[{metric}]")
     frame = frame_of(benchmark.measure(comparisons[0]), {})
     assert set(frame["status"]) == {"measured"}
@@ -426,35 +424,35 @@ def test_a_metric_that_is_not_asked_for_is_not_measured(metric: str) -> None:
         ("[step,backward]", {MODULE: [BACKWARD], NETWORK: [STEP]}),
     ],
 )
-def test_a_mode_that_is_not_asked_for_is_not_measured(modes: str, expected: dict[str, list[str]]) -> None:
+def test_only_requested_modes_are_measured(modes: str, expected: dict[str, list[str]]) -> None:
     benchmark, comparisons = started(f"bench.modes={modes}", "bench.metrics=[energy]")
     rows = [row for comparison in comparisons for row in benchmark.measure(comparison)]
-    for kind, own in expected.items():
-        assert list(dict.fromkeys(row.setting.mode for row in rows if row.subject.kind == kind)) == own
+    for kind, names in expected.items():
+        assert list(dict.fromkeys(row.setting.mode for row in rows if row.subject.kind == kind)) == names
 
 
 class Phases(nn.Module):
-    """Notes whether it is training, by whether gradients are computed."""
+    """Records whether gradients are computed, and whether it is in training mode."""
 
-    seen: ClassVar[set[tuple[bool, bool]]] = set()
+    recorded: ClassVar[set[tuple[bool, bool]]] = set()
 
     def __init__(self, _: int) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.add((torch.is_grad_enabled(), self.training))
+        self.recorded.add((torch.is_grad_enabled(), self.training))
         return x + 1
 
 
 @pytest.mark.parametrize("kind", [MODULE, NETWORK])
-def test_what_infers_is_evaluated_and_what_has_gradients_is_trained(kind: str) -> None:
-    Phases.seen.clear()
+def test_inference_is_in_evaluation_mode_and_training_with_gradients(kind: str) -> None:
+    Phases.recorded.clear()
     measured_with(Candidate.of_class("bad", Phases, None), kind, "bench.metrics=[speed]")
-    assert Phases.seen == {(False, False), (True, True)}
+    assert Phases.recorded == {(False, False), (True, True)}
 
 
 @pytest.mark.parametrize(("joules", "expected"), [(7.0, 7.0), (None, math.nan)])
-def test_energy_is_that_of_an_image_of_networks_in_the_last_mode(
+def test_energy_is_per_image_of_networks_in_the_last_mode(
     joules: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
@@ -473,19 +471,19 @@ def test_energy_is_that_of_an_image_of_networks_in_the_last_mode(
     assert batches == [2] * 2
     assert all(math.isnan(row.joules) for row in benchmark.measure(one_of(comparisons, MODULE)))
     started("bench.metrics=[complexity]")[0].measure(one_of(comparisons, NETWORK))
-    assert len(batches) == 2  # not asked for, not counted
+    assert len(batches) == 2  # energy was not requested
 
 
 @pytest.mark.parametrize(("seconds", "each"), [(0, 0.5), (2, 1.0), (60, 2.0)])
-def test_energy_takes_about_as_long_as_timing(seconds: float, each: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[float] = []
-    monkeypatch.setattr(execute, "joules_per_image", lambda _act, _images, _device, spent: taken.append(spent))
+def test_the_time_for_energy_depends_on_bench_seconds(seconds: float, each: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    durations: list[float] = []
+    monkeypatch.setattr(execute, "joules_per_image", lambda _act, _images, _device, seconds: durations.append(seconds))
     benchmark, comparisons = started("bench.metrics=[energy]", f"bench.seconds={seconds}", "bench.modes=[step]")
-    benchmark.measure(one_of(comparisons, NETWORK))  # of two subjects
-    assert taken == [each] * 2
+    benchmark.measure(one_of(comparisons, NETWORK))  # two subjects
+    assert durations == [each] * 2
 
 
-def test_captured_calls_are_timed_as_replays_and_weighed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_calls_are_timed_as_replays_with_the_memory_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     replayed: list[Callable[[], object]] = []
 
     def capture(act: Callable[[], object]) -> Callable[[], object]:
@@ -496,34 +494,34 @@ def test_captured_calls_are_timed_as_replays_and_weighed_as_they_are(monkeypatch
     benchmark, comparisons = started("bench.metrics=[memory]", "bench.modes=[step]")
     network = one_of(comparisons, NETWORK)
     eager = benchmark.measure(network)
-    weighed = benchmark.measure(replace(network, compile="captured"))
+    captured = benchmark.measure(replace(network, compile="captured"))
     assert not replayed
-    assert [row.costs.peak_mib for row in weighed] == [row.costs.peak_mib for row in eager]
-    assert [row.costs.saved_mib for row in weighed] == [row.costs.saved_mib for row in eager]
+    assert [row.costs.peak_mib for row in captured] == [row.costs.peak_mib for row in eager]
+    assert [row.costs.saved_mib for row in captured] == [row.costs.saved_mib for row in eager]
     timing, _ = started("bench.metrics=[speed]", "bench.modes=[step]")
     timed = timing.measure(replace(network, compile="captured"))
     assert {(row.setting.compile, row.status) for row in timed} == {("captured", "measured")}
     assert len(replayed) == sum(row.timing.copies for row in timed) * 3 // 2  # with the second copy of the baseline
 
 
-def test_of_compiled_modules_all_is_known_but_what_they_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    handed: list[nn.Module] = []
+def test_compiled_modules_have_all_costs_but_saved_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
 
-    def note(module: nn.Module, **_: object) -> nn.Module:
-        handed.append(module)
+    def record(module: nn.Module, **_: object) -> nn.Module:
+        compiled.append(module)
         return module
 
-    monkeypatch.setattr(torch, "compile", note)  # seconds of compiling, for nothing here
+    monkeypatch.setattr(torch, "compile", record)  # real compilation takes seconds
     benchmark, comparisons = started("bench.compile=[compiled]", "bench.metrics=[memory,complexity]")
     frame = frame_of(benchmark.measure(comparisons[0]), {})
     assert set(frame["status"]) == {"measured"}
     assert set(frame["compile"]) == {"compiled"}
-    assert [type(module).__name__ for module in handed] == ["ShuffleAttention"] * 2  # in each mode; not the copy
+    assert [type(module).__name__ for module in compiled] == ["ShuffleAttention"] * 2  # once per mode, without the copy
     assert frame["saved_mib"].isna().all()
     assert frame[["peak_mib", "multiply_adds", "moved_mib"]].notna().all(axis=None)
 
 
-def test_what_bf16_moves_is_not_what_fp32_does() -> None:
+def test_memory_traffic_is_unknown_in_bf16() -> None:
     benchmark, comparisons = started("bench.metrics=[complexity]")
     frame = frame_of(benchmark.measure(replace(comparisons[0], precision="bf16")), {})
     assert frame[["moved_mib", "least_mib"]].isna().all(axis=None)
@@ -540,11 +538,11 @@ def resnet50() -> tuple[Benchmark, tuple[Comparison, ...]]:
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ["sa", "official"])
-def test_shuffle_attention_s_multiply_adds_are_its_pooling_of_half_of_the_map(
+def test_the_multiply_adds_of_shuffle_attention_are_its_pooling_of_half_the_channels(
     resnet50: tuple[Benchmark, tuple[Comparison, ...]], stage: int, name: str
 ) -> None:
     benchmark, comparisons = resnet50
-    comparison = next(one for one in comparisons if one.shape.stage == f"layer{stage}")
+    comparison = next(comparison for comparison in comparisons if comparison.shape.stage == f"layer{stage}")
     counted, copied = benchmark.count(comparison, name), benchmark.count(comparison, "copy")
     assert counted is not None
     assert copied is not None
@@ -555,7 +553,7 @@ def test_shuffle_attention_s_multiply_adds_are_its_pooling_of_half_of_the_map(
 
 
 @pytest.mark.parametrize(("name", "added"), [("none", 0), ("sa", POOLED_BY_SA), ("official", POOLED_BY_SA)])
-def test_a_network_s_multiply_adds_are_known(
+def test_the_multiply_adds_of_networks_are_correct(
     resnet50: tuple[Benchmark, tuple[Comparison, ...]], name: str, added: int
 ) -> None:
     counted = resnet50[0].count(one_of(resnet50[1], NETWORK), name)
@@ -564,19 +562,17 @@ def test_a_network_s_multiply_adds_are_known(
 
 
 @pytest.mark.parametrize("kind", [MODULE, NETWORK])
-def test_counts_are_the_same_for_eager_and_compiled(
-    resnet50: tuple[Benchmark, tuple[Comparison, ...]], kind: str
-) -> None:
+def test_counts_are_equal_for_eager_and_compiled(resnet50: tuple[Benchmark, tuple[Comparison, ...]], kind: str) -> None:
     benchmark, comparisons = resnet50
     eager = one_of(comparisons, kind)
     compiled = replace(eager, compile="compiled")
-    fresh, _ = started(*RESNET50)  # that nothing is remembered of the eager one
+    fresh, _ = started(*RESNET50)  # without the cached counts of the eager comparison
     for name in (eager.baseline, "sa", "official"):
         assert fresh.count(compiled, name) == benchmark.count(eager, name)
 
 
-class InterimAnalyses(nn.Module):
-    """Looks at a value, which a tensor without values cannot show."""
+class ReadsValue(nn.Module):
+    """Reads a value, which fails on the meta device."""
 
     def __init__(self, _: int) -> None:
         super().__init__()
@@ -585,31 +581,31 @@ class InterimAnalyses(nn.Module):
         return x * x.mean().item()
 
 
-def test_what_cannot_be_counted_is_measured_all_the_same() -> None:
+def test_a_module_that_cannot_be_counted_is_timed() -> None:
     benchmark, comparisons = started("bench.metrics=[speed,complexity]")
-    interims = Candidate.of_class("looks", InterimAnalyses, None)
-    frame = frame_of(benchmark.measure(replace(comparisons[0], candidates=(interims,))), {})
-    own = frame[frame["name"] == "looks"]
-    assert set(own["status"]) == {"measured"}
-    assert own["multiply_adds"].isna().all()
-    assert own["ms"].notna().all()
-    assert (own["parameters"] == 0).all()
+    candidate = Candidate.of_class("reads", ReadsValue, None)
+    frame = frame_of(benchmark.measure(replace(comparisons[0], candidates=(candidate,))), {})
+    rows = frame[frame["name"] == "reads"]
+    assert set(rows["status"]) == {"measured"}
+    assert rows["multiply_adds"].isna().all()
+    assert rows["ms"].notna().all()
+    assert (rows["parameters"] == 0).all()
 
 
 @pytest.mark.parametrize(("side", "classes"), [(64, 10), (65, 1000)])
-def test_large_images_are_those_of_a_thousand_classes(side: int, classes: int) -> None:
+def test_networks_for_large_images_have_a_thousand_classes(side: int, classes: int) -> None:
     benchmark, comparisons = started(f"bench.resolution={side}")
     counted = benchmark.count(one_of(comparisons, NETWORK), "none")
     assert counted is not None
     assert counted.layers[-1].shape == (2, classes)
 
 
-def test_what_is_being_done_is_said() -> None:
+def test_the_current_activity_is_reported() -> None:
     config, plan = configured("bench.metrics=[speed]", "bench.modes=[forward]")
-    said: list[object] = []
+    texts: list[object] = []
     comparison = plan.comparisons[0]
-    Benchmark(plan, config.bench, said.append).measure(comparison)
-    assert said
-    assert all(str(text).startswith(comparison.title) for text in said)
+    Benchmark(plan, config.bench, texts.append).measure(comparison)
+    assert texts
+    assert all(str(text).startswith(comparison.title) for text in texts)
     for name in ("copy", "sa"):
-        assert any(str(text).endswith(name) for text in said)
+        assert any(str(text).endswith(name) for text in texts)

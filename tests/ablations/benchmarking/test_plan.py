@@ -27,7 +27,7 @@ from tests.sa_core.official import OfficialShuffleAttention
 SMALL = ("device=cpu", "sweep=rivals", "sweep.factors.attention=[sa]", "bench=quick", "bench.also=[]")
 OFFICIAL = "tests.sa_core.official:OfficialShuffleAttention"
 WHOLE = "bench.compile_networks"
-LISTS = [one.name for one in fields(BenchConfig) if one.metadata["choices"]]
+LISTS = [declared.name for declared in fields(BenchConfig) if declared.metadata["choices"]]
 
 
 @cache
@@ -39,9 +39,9 @@ def planned(*overrides: str) -> BenchmarkPlan:
     return make_plan(configured(*overrides))
 
 
-def settings_of(made: BenchmarkPlan, kind: str = NETWORK) -> list[tuple[str, str, str]]:
-    found = [(one.precision, one.layout, one.compile) for one in made.comparisons if one.kind == kind]
-    return list(dict.fromkeys(found))
+def settings_of(benchmark: BenchmarkPlan, kind: str = NETWORK) -> list[tuple[str, str, str]]:
+    every = [(each.precision, each.layout, each.compile) for each in benchmark.comparisons if each.kind == kind]
+    return list(dict.fromkeys(every))
 
 
 def names_of(comparison: Comparison) -> list[str]:
@@ -63,7 +63,7 @@ FULL = ("bench.precision=[fp32,auto]", "bench.layout=[contiguous,channels_last]"
 
 
 @pytest.mark.usefixtures("with_bf16")
-def test_each_other_entry_is_measured_alone_against_the_first_ones() -> None:
+def test_other_entries_are_varied_one_at_a_time_from_the_first_ones() -> None:
     assert settings_of(planned(*FULL)) == [
         ("fp32", "contiguous", "eager"),
         ("fp32", "contiguous", "compiled"),
@@ -73,7 +73,7 @@ def test_each_other_entry_is_measured_alone_against_the_first_ones() -> None:
 
 
 @pytest.mark.usefixtures("with_bf16")
-def test_all_combinations_are_measured_where_they_are_crossed() -> None:
+def test_all_combinations_are_measured_with_crossed() -> None:
     every = itertools.product(("fp32", "bf16"), ("contiguous", "channels_last"), ("eager", "compiled"))
     assert settings_of(planned(*FULL, "bench.crossed=true")) == list(every)
 
@@ -85,7 +85,7 @@ COMPILES = st.lists(st.sampled_from(["eager", "compiled"]), min_size=1, max_size
 
 @settings(max_examples=40)
 @given(PRECISIONS, LAYOUTS, COMPILES, st.booleans())
-def test_whatever_is_listed_is_measured_once(
+def test_every_listed_entry_is_measured_once(
     precisions: list[str], layouts: list[str], compiles: list[str], crossed: bool
 ) -> None:
     bench = BenchConfig(
@@ -94,16 +94,16 @@ def test_whatever_is_listed_is_measured_once(
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "cpu_flags", lambda: {"amx_bf16"})
-        found = settings_of(made := make_plan(replace(configured(), bench=bench)))
-    assert len(found) == len(made.comparisons)  # none twice
-    asked = [
+        distinct = settings_of(benchmark := make_plan(replace(configured(), bench=bench)))
+    assert len(distinct) == len(benchmark.comparisons)  # no duplicates
+    listed = [
         list(dict.fromkeys(names))
         for names in ([name.replace("auto", "bf16") for name in precisions], layouts, compiles)
     ]
-    assert found[0] == tuple(names[0] for names in asked)
-    assert [set(column) for column in zip(*found, strict=True)] == [set(names) for names in asked]
-    sizes = [len(names) for names in asked]
-    assert len(found) == (sizes[0] * sizes[1] * sizes[2] if crossed else 1 + sum(size - 1 for size in sizes))
+    assert distinct[0] == tuple(names[0] for names in listed)
+    assert [set(column) for column in zip(*distinct, strict=True)] == [set(names) for names in listed]
+    sizes = [len(names) for names in listed]
+    assert len(distinct) == (sizes[0] * sizes[1] * sizes[2] if crossed else 1 + sum(size - 1 for size in sizes))
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_whatever_is_listed_is_measured_once(
         ({"avx2"}, "[fp32,fp32]", ["fp32"]),
     ],
 )
-def test_auto_is_the_best_precision_of_the_machine_and_none_is_measured_twice(
+def test_auto_is_the_best_precision_of_the_machine_without_duplicates(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], asked: str, expected: list[str]
 ) -> None:
     monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
-    made = planned(f"bench.precision={asked}")
-    assert [precision for precision, _, _ in settings_of(made)] == expected
-    assert len(made.comparisons) == 4 * len(expected)  # three stages and the network
+    benchmark = planned(f"bench.precision={asked}")
+    assert [precision for precision, _, _ in settings_of(benchmark)] == expected
+    assert len(benchmark.comparisons) == 4 * len(expected)  # three stages and the network
 
 
 @pytest.mark.usefixtures("without_bf16")
@@ -137,13 +137,13 @@ def test_bf16_on_a_cpu_without_it_is_refused() -> None:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU of before bf16, as far as plans are concerned."""
+    """A GPU without bf16, for plans."""
     monkeypatch.setattr(plan, "resolve_device", lambda _: "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
 
 
 @pytest.mark.usefixtures("gpu", "with_bf16")
-def test_bf16_on_a_gpu_without_it_is_refused_whatever_the_cpu_can_do() -> None:
+def test_bf16_on_a_gpu_without_it_is_refused_independent_of_the_cpu() -> None:
     with pytest.raises(UsageError, match=r"^bench\.precision=bf16: is not available: this GPU has no instructions"):
         planned("bench.precision=[bf16]")
     precisions = {precision for precision, _, _ in settings_of(planned("bench.precision=[auto]"))}
@@ -158,7 +158,7 @@ def test_on_a_gpu_calls_are_timed_eager_and_captured() -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_batches_are_larger_on_a_gpu() -> None:
-    assert {(one.kind, one.batch) for one in planned("bench.network_batch=0").comparisons} == {
+    assert {(each.kind, each.batch) for each in planned("bench.network_batch=0").comparisons} == {
         (MODULE, 64), (NETWORK, 64),
     }  # fmt: skip
 
@@ -168,11 +168,12 @@ def test_batches_are_larger_on_a_gpu() -> None:
     [
         (["bench.network_batch=0"], 8, 4),
         (["bench.module_batch=3", "bench.network_batch=5"], 3, 5),
-        ([], 8, 2),  # of bench=quick
+        ([], 8, 2),  # bench=quick
     ],
 )
-def test_batches_are_those_that_are_given_or_what_suits_a_cpu(overrides: list[str], module: int, network: int) -> None:
-    assert {(one.kind, one.batch) for one in planned(*overrides).comparisons} == {(MODULE, module), (NETWORK, network)}
+def test_batch_sizes_are_configured_or_the_defaults_of_a_cpu(overrides: list[str], module: int, network: int) -> None:
+    batches = {(comparison.kind, comparison.batch) for comparison in planned(*overrides).comparisons}
+    assert batches == {(MODULE, module), (NETWORK, network)}
 
 
 @pytest.mark.parametrize(
@@ -185,12 +186,10 @@ def test_batches_are_those_that_are_given_or_what_suits_a_cpu(overrides: list[st
         (["bench.compile=[captured,compiled]", f"{WHOLE}=true"], ["compiled"], ["compiled"]),  # of a CPU
     ],
 )
-def test_networks_are_compiled_only_where_that_is_asked_for(
-    overrides: list[str], modules: list[str], networks: list[str]
-) -> None:
-    made = planned(*overrides)
-    assert {compiled for _, _, compiled in settings_of(made, MODULE)} == set(modules)
-    assert {compiled for _, _, compiled in settings_of(made, NETWORK)} == set(networks)
+def test_networks_are_compiled_only_on_request(overrides: list[str], modules: list[str], networks: list[str]) -> None:
+    benchmark = planned(*overrides)
+    assert {compiled for _, _, compiled in settings_of(benchmark, MODULE)} == set(modules)
+    assert {compiled for _, _, compiled in settings_of(benchmark, NETWORK)} == set(networks)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ def test_networks_are_compiled_only_where_that_is_asked_for(
     ],
 )
 def test_modules_networks_or_both_are_measured(of: str, expected: list[tuple[str, str]]) -> None:
-    assert [(one.kind, one.shape.stage) for one in planned(f"bench.of={of}").comparisons] == expected
+    assert [(each.kind, each.shape.stage) for each in planned(f"bench.of={of}").comparisons] == expected
 
 
 @pytest.mark.parametrize(
@@ -211,12 +210,12 @@ def test_modules_networks_or_both_are_measured(of: str, expected: list[tuple[str
         ([], 32, {"name": "resnet8"}),
         (["model=resnet18"], 224, {"name": "resnet18", "stem": "imagenet"}),
         (["model=shufflenet_v2_x0_5"], 224, {"name": "shufflenet_v2_x0_5", "stem": "imagenet"}),
-        # That of the data, where others than digits are chosen.
+        # The resolution of the data set, except for digits.
         (["model=resnet18", "data=cifar10"], 32, {"name": "resnet18", "stem": "cifar"}),
         (["model=resnet18", "data=imagenet_subset"], 64, {"name": "resnet18", "stem": "cifar"}),
         (["data=imagenet_subset", "data.resolution=160"], 160, {"name": "resnet8"}),
         (["model=resnet18", "data=imagenette"], 128, {"name": "resnet18", "stem": "imagenet"}),
-        # What is given wins, and the stem follows it.
+        # bench.resolution has priority, and determines the stem.
         (["bench.resolution=40"], 40, {"name": "resnet8"}),
         (["bench.resolution=8"], 8, {"name": "resnet8"}),
         (["model=resnet18", "data=imagenette", "bench.resolution=64"], 64, {"name": "resnet18", "stem": "cifar"}),
@@ -224,12 +223,12 @@ def test_modules_networks_or_both_are_measured(of: str, expected: list[tuple[str
         (["model=resnet18", "bench.resolution=9", "model.stem=imagenet"], 9, {"name": "resnet18", "stem": "imagenet"}),
     ],
 )
-def test_images_are_as_large_as_asked_as_the_data_or_as_suits_the_backbone(
+def test_the_resolution_is_configured_or_that_of_the_data_set_or_the_backbone(
     overrides: list[str], side: int, model: dict[str, str]
 ) -> None:
-    made = planned(*overrides, "bench.of=[networks]")
-    (comparison,) = made.comparisons
-    assert made.resolution == side
+    benchmark = planned(*overrides, "bench.of=[networks]")
+    (comparison,) = benchmark.comparisons
+    assert benchmark.resolution == side
     assert comparison.shape == Shape("", 3, side, side)
     assert comparison.model == model
     assert [candidate.network["model"] for candidate in comparison.candidates if candidate.network] == [model]
@@ -242,29 +241,29 @@ def test_images_that_are_too_small_are_refused(side: int) -> None:
     assert str(caught.value) == f"bench.resolution={side}: must be 0 or at least 8"
 
 
-def test_a_resolution_that_a_backbone_cannot_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resolution_that_is_too_small_for_the_backbone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_small(*_: object) -> list[Shape]:
         raise RuntimeError("the kernel is larger than the input\nand a second line")
 
-    monkeypatch.setattr(plan, "shapes_of", too_small)  # of our own backbones all take 8 pixels
+    monkeypatch.setattr(plan, "shapes_of", too_small)  # all built-in backbones accept 8 pixels
     with pytest.raises(UsageError) as caught:
         planned("bench.resolution=9")
     assert str(caught.value) == "bench.resolution=9: does not fit resnet8: the kernel is larger than the input"
 
 
-def test_a_class_from_elsewhere_is_called_by_its_module_and_gets_the_backbone_s_groups() -> None:
-    made = planned(f"bench.also=[{OFFICIAL},torch.nn:BatchNorm2d]")
-    for comparison in made.comparisons:
+def test_a_third_party_class_is_named_by_its_module_and_has_the_backbones_groups() -> None:
+    benchmark = planned(f"bench.also=[{OFFICIAL},torch.nn:BatchNorm2d]")
+    for comparison in benchmark.comparisons:
         assert names_of(comparison) == ["sa", "official", "nn"]
-    official, norm = (candidate.make(64) for candidate in made.comparisons[0].candidates[1:])
+    official, norm = (candidate.make(64) for candidate in benchmark.comparisons[0].candidates[1:])
     assert isinstance(official, OfficialShuffleAttention)
-    assert official.groups == 4  # what suits CIFAR ResNets
+    assert official.groups == 4  # the automatic number of groups for CIFAR ResNets
     assert isinstance(norm, torch.nn.BatchNorm2d)
     wide = planned(f"bench.also=[{OFFICIAL}]", "model=resnet50", "bench.of=[networks]")
-    made_wide = wide.comparisons[0].candidates[1].make(256)
-    assert isinstance(made_wide, OfficialShuffleAttention)
-    assert made_wide.groups == 64
-    assert made.notes == wide.notes == ()
+    module = wide.comparisons[0].candidates[1].make(256)
+    assert isinstance(module, OfficialShuffleAttention)
+    assert module.groups == 64
+    assert benchmark.notes == wide.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -284,7 +283,7 @@ def test_a_class_that_cannot_be_imported_is_refused(path: str, reason: str) -> N
 
 
 @pytest.mark.parametrize("path", ["math:pi", "builtins:dict", ".relative:Class", "broken_on_purpose:Class"])
-def test_what_is_no_class_of_a_module_is_refused_in_a_line(
+def test_anything_but_a_module_class_is_refused_in_one_line(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_on_purpose.py").write_text("class Class(:\n")
@@ -295,36 +294,36 @@ def test_what_is_no_class_of_a_module_is_refused_in_a_line(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_without_the_tests_the_official_form_is_left_out_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_tests_the_official_module_is_skipped_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tests.sa_core.official", None)
-    made = planned(f"bench.also=[{OFFICIAL}]")
-    (note,) = made.notes
+    benchmark = planned(f"bench.also=[{OFFICIAL}]")
+    (note,) = benchmark.notes
     assert OFFICIAL in note
-    assert {tuple(names_of(comparison)) for comparison in made.comparisons} == {("sa",)}
+    assert {tuple(names_of(comparison)) for comparison in benchmark.comparisons} == {("sa",)}
     with pytest.raises(UsageError, match=f"^bench.also={OFFICIAL}: cannot be imported: "):
-        planned(f"bench.also=[{OFFICIAL},torch.nn:BatchNorm2d]")  # not the default: it was asked for
+        planned(f"bench.also=[{OFFICIAL},torch.nn:BatchNorm2d]")  # an error, because it is not the default
 
 
 @pytest.mark.parametrize(
     ("overrides", "count"),
     [
-        (["bench.also=[torch.nn:BatchNorm2d,torch.nn:InstanceNorm2d]"], 3),  # both called nn
-        ([f"bench.also=[{OFFICIAL}]", "sweep.variants.official={attention: se}"], 3),  # called as a variant is
-        (["bench.also=[copy:Copier]"], 2),  # likewise, by its module
-        (["sweep.variants.copy={attention: identity}"], 2),  # called as the baseline of modules is
-        (["sweep.variants.none={attention: se}"], 2),  # called as the baseline of networks is, and is not plain
+        (["bench.also=[torch.nn:BatchNorm2d,torch.nn:InstanceNorm2d]"], 3),  # both are named nn
+        ([f"bench.also=[{OFFICIAL}]", "sweep.variants.official={attention: se}"], 3),  # named like a variant
+        (["bench.also=[copy:Copier]"], 2),  # named like the baseline of modules
+        (["sweep.variants.copy={attention: identity}"], 2),  # named like the baseline of modules
+        (["sweep.variants.none={attention: se}"], 2),  # named like the baseline of networks, with attention
     ],
 )
-def test_no_two_subjects_of_a_comparison_have_one_name(
+def test_the_subjects_of_a_comparison_have_distinct_names(
     overrides: list[str], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("copy.Copier", torch.nn.Identity, raising=False)
-    # Rows, times and counts are kept by name: one of the two would stand for both. They may be refused, or renamed.
+    # Rows, times and counts are stored by name. Duplicates may be refused or renamed.
     try:
-        made = planned(*overrides)
+        benchmark = planned(*overrides)
     except UsageError:
         return
-    for comparison in made.comparisons:
+    for comparison in benchmark.comparisons:
         assert len({comparison.baseline, *names_of(comparison)}) == 1 + count
 
 
@@ -345,7 +344,7 @@ def test_a_search_is_refused() -> None:
         ["attention.norm=batch", "attention.branches=channel"],
     ],
 )
-def test_what_a_run_refuses_is_refused_in_the_same_words(overrides: list[str]) -> None:
+def test_invalid_variants_are_refused_as_in_a_run(overrides: list[str]) -> None:
     config = compose_config(["device=cpu", "sweep=groups", *overrides])
     with pytest.raises(UsageError) as refused:
         make_design(config)
@@ -357,9 +356,9 @@ def test_what_a_run_refuses_is_refused_in_the_same_words(overrides: list[str]) -
 TWO_BACKBONES = ("sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}")
 
 
-def test_a_sweep_over_backbones_makes_comparisons_of_each() -> None:
-    made = planned(*TWO_BACKBONES)
-    assert [(one.kind, one.model["name"], one.shape.channels, names_of(one)) for one in made.comparisons] == [
+def test_a_sweep_over_backbones_has_comparisons_for_each() -> None:
+    benchmark = planned(*TWO_BACKBONES)
+    assert [(each.kind, each.model["name"], each.shape.channels, names_of(each)) for each in benchmark.comparisons] == [
         (kind, model, channels, [f"{model}, sa"])
         for model in ("resnet8", "resnet20")
         for kind, channels in ((MODULE, 16), (MODULE, 32), (MODULE, 64), (NETWORK, 3))
@@ -367,12 +366,12 @@ def test_a_sweep_over_backbones_makes_comparisons_of_each() -> None:
 
 
 @pytest.mark.parametrize("models", ["[resnet8, resnet20]", "[resnet8, resnet18]"])
-def test_modules_of_two_backbones_are_told_apart(models: str) -> None:
-    made = planned("sweep=backbones", f"sweep.factors={{model: {models}, attention: [none, sa]}}")
+def test_modules_of_two_backbones_have_distinct_places(models: str) -> None:
+    benchmark = planned("sweep=backbones", f"sweep.factors={{model: {models}, attention: [none, sa]}}")
     shapes: dict[str, Subject] = {}
-    subjects = [comparison.subject("copy") for comparison in made.comparisons if comparison.kind == MODULE]
-    assert len(set(subjects)) == len(subjects)  # a row of two would be one
-    for subject in subjects:  # and a column of a table is one shape
+    subjects = [comparison.subject("copy") for comparison in benchmark.comparisons if comparison.kind == MODULE]
+    assert len(set(subjects)) == len(subjects)  # otherwise rows would be ambiguous
+    for subject in subjects:  # a column of a table has a single shape
         assert shapes.setdefault(subject.place, subject) == subject
 
 
@@ -392,26 +391,26 @@ def test_modules_of_two_backbones_are_told_apart(models: str) -> None:
 )  # fmt: skip
 def test_every_variant_with_attention_is_measured(overrides: list[str]) -> None:
     config = compose_config(["device=cpu", "bench=quick", "bench.also=[]", *overrides])
-    attended = {one.name for one in make_design(config).variants if one.attention["name"] != "none"}
-    made = make_plan(config)
+    attended = {variant.name for variant in make_design(config).variants if variant.attention["name"] != "none"}
+    benchmark = make_plan(config)
     for kind in (MODULE, NETWORK):
-        measured = {name for one in made.comparisons if one.kind == kind for name in names_of(one)}
+        measured = {name for each in benchmark.comparisons if each.kind == kind for name in names_of(each)}
         assert measured == attended
 
 
 def test_the_attention_of_a_variant_has_its_knobs() -> None:
-    made = make_plan(
+    benchmark = make_plan(
         compose_config(["device=cpu", "sweep=groups", "sweep.factors.attention.groups=[2,8]", "attention.gate=tanh1"])
     )
-    modules = [candidate.make(64) for candidate in made.comparisons[0].candidates]
+    modules = [candidate.make(64) for candidate in benchmark.comparisons[0].candidates]
     assert [(module.groups, module.knobs.gate) for module in modules if isinstance(module, ShuffleAttention)] == [
         (2, "tanh1"), (8, "tanh1"),
     ]  # fmt: skip
 
 
-def test_a_comparison_says_what_it_is() -> None:
-    made = planned("bench.precision=[fp32]", "bench.layout=[channels_last]", "bench.module_batch=3")
-    module, network = made.comparisons[1], made.comparisons[3]
+def test_a_comparison_has_title_subjects_and_setting() -> None:
+    benchmark = planned("bench.precision=[fp32]", "bench.layout=[channels_last]", "bench.module_batch=3")
+    module, network = benchmark.comparisons[1], benchmark.comparisons[3]
     assert (module.title, network.title) == (
         "modules on layer2, eager, fp32, channels_last", "resnet8, eager, fp32, channels_last",
     )  # fmt: skip
@@ -425,13 +424,13 @@ def test_a_comparison_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("choice", "modules", "networks"), [("quick", 1, 1), ("standard", 4, 3), ("full", 8, 8)]
 )  # fmt: skip
-def test_each_choice_of_bench_is_so_many_settings(choice: str, modules: int, networks: int) -> None:
-    made = planned(f"bench={choice}")
-    assert (len(settings_of(made, MODULE)), len(settings_of(made, NETWORK))) == (modules, networks)
+def test_the_number_of_settings_of_each_bench_choice(choice: str, modules: int, networks: int) -> None:
+    benchmark = planned(f"bench={choice}")
+    assert (len(settings_of(benchmark, MODULE)), len(settings_of(benchmark, NETWORK))) == (modules, networks)
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_what_a_list_does_not_know_is_refused(name: str) -> None:
+def test_invalid_entries_of_lists_are_refused(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         configured(f"bench.{name}=[nonsense]")
     assert str(caught.value).startswith(f"bench.{name}=nonsense: is not a valid choice; valid: ")
@@ -441,7 +440,7 @@ def test_what_a_list_does_not_know_is_refused(name: str) -> None:
         assert reason in str(caught.value)
 
 
-def test_lists_of_choices_are_known() -> None:
+def test_the_options_that_are_lists_of_choices() -> None:
     assert LISTS == ["of", "modes", "metrics", "compile", "precision", "layout"]
 
 

@@ -36,9 +36,9 @@ def rows_of(*rows: dict[str, object]) -> pd.DataFrame:
 
 
 def cells(section: Section, column: str) -> dict[str, str]:
-    """A column of a table by the names of its rows."""
-    at = section.headers.index(column)
-    return {row[section.names - 1]: row[at] for row in section.rows}
+    """Returns a column of a table by the names of its rows."""
+    index = section.headers.index(column)
+    return {row[section.names - 1]: row[index] for row in section.rows}
 
 
 def timed(ms: float, ratio: float, low: float, high: float, verdict: str) -> dict[str, object]:
@@ -61,14 +61,14 @@ def timed(ms: float, ratio: float, low: float, high: float, verdict: str) -> dic
         (Measurement(Subject("network", "sa", "resnet50", 8, 3, 224, 224), FORWARD, "measured").to_row(), "–"),
     ],
 )
-def test_a_time_is_shown_by_what_came_of_it(row: dict[str, object], cell: str) -> None:
+def test_a_cell_of_a_table_has_time_ratio_or_failure(row: dict[str, object], cell: str) -> None:
     (section,) = sections_of(rows_of(row), {})
     assert section.rows[0][section.headers.index("inference")] == cell
 
 
-def test_there_is_a_table_of_each_setting_s_networks_and_modules() -> None:
-    found = sections_of(benchmark_rows(), {})
-    assert [section.title for section in found] == [
+def test_each_setting_has_tables_of_networks_and_modules() -> None:
+    sections = sections_of(benchmark_rows(), {})
+    assert [section.title for section in sections] == [
         "resnet50, batch 8 of 3x224x224: eager, fp32, contiguous",
         "Modules, batch 8: eager, fp32, contiguous",
         "resnet50, batch 8 of 3x224x224: compiled, fp32, contiguous",
@@ -98,30 +98,30 @@ def test_the_table_of_networks_has_costs_and_both_modes() -> None:
     )  # fmt: skip
 
 
-def test_what_was_not_measured_is_no_number() -> None:
+def test_missing_measurements_are_dashes() -> None:
     row = Measurement(Subject("network", "none", "resnet50", 8, 3, 224, 224), STEP, "measured").to_row()
     (section,) = sections_of(rows_of(row), {})
     assert section.rows == [["none", "–", "–", "", "–", "–", "–"]]
     assert section.note == "Noise floor (A/A): not measured. Peak: of training step."
-    (section,) = sections_of(rows_of(network("sa")), {})  # the plain network is not there to compare with
+    (section,) = sections_of(rows_of(network("sa")), {})  # without the plain network
     assert cells(section, "over no attention") == {"sa": "–"}
 
 
-def test_a_mode_that_was_not_measured_is_no_column() -> None:
+def test_a_mode_that_was_not_measured_has_no_column() -> None:
     (section,) = sections_of(rows_of(network("none"), network("sa")), {})
     assert "inference" in section.headers
     assert "training step" not in section.headers
     assert section.note.endswith("Peak: of inference.")
 
 
-def test_energy_is_a_column_where_it_was_counted() -> None:
+def test_energy_has_a_column_if_it_was_measured() -> None:
     rows = rows_of(network("none"), network("sa"))
     assert "J an image" not in sections_of(rows, {})[0].headers
     (section,) = sections_of(rows.assign(joules=[0.1234, math.nan]), {})
     assert cells(section, "J an image") == {"none": "0.123", "sa": "–"}
 
 
-def test_the_table_of_modules_has_a_column_a_stage_and_a_row_a_mode_and_module() -> None:
+def test_the_table_of_modules_has_a_column_per_stage_and_a_row_per_mode_and_module() -> None:
     modules = [module(name, place, mode) for mode in (FORWARD, BACKWARD) for place in ("layer1", "layer2")
                for name in ("copy", "sa")]  # fmt: skip
     frame = rows_of(*modules)
@@ -141,15 +141,15 @@ def test_the_table_of_modules_has_a_column_a_stage_and_a_row_a_mode_and_module()
 
 @pytest.mark.parametrize(
     ("low", "high", "floor"),
-    [(0.985, 1.02, "2.0"), (0.9, 1.02, "10.0"), (1.03, 1.05, "5.0")],  # the farther side counts
+    [(0.985, 1.02, "2.0"), (0.9, 1.02, "10.0"), (1.03, 1.05, "5.0")],  # the larger deviation counts
 )
-def test_the_noise_floor_is_the_farther_side(low: float, high: float, floor: str) -> None:
+def test_the_noise_floor_is_the_larger_deviation_from_one(low: float, high: float, floor: str) -> None:
     rows = rows_of(network("none"), network("sa")).assign(noise_low=low, noise_high=high)
     assert sections_of(rows, {})[0].note.startswith(f"Noise floor (A/A): forward ±{floor} %.")
 
 
 class Gate(nn.Module):
-    """A multiplication for every element, and an addition."""
+    """A multiplication per element, and optionally an addition."""
 
     def __init__(self, added: bool) -> None:
         super().__init__()
@@ -163,14 +163,14 @@ def counted(gate: bool) -> Complexity:
     return count_operations(nn.Sequential(nn.Conv2d(10, 10, 1), Gate(gate)), torch.ones(2, 10, 1000, 100))
 
 
-def test_what_multiply_adds_leave_out_is_a_table_a_backbone() -> None:
+def test_each_backbone_has_a_table_of_uncounted_operations() -> None:
     networks = {"none": counted(False), "sa": counted(True)}
-    found = sections_of(rows_of(network("none")), {"resnet50": networks, "resnet18": {"sa": networks["sa"]}})
-    assert [section.title for section in found[1:]] == ["Operations not counted as multiply-adds in resnet50"]
-    assert found[1].rows == [["sa", "1.00", "addition 1.00"]]  # of an image; the multiplication is the plain one's, too
+    sections = sections_of(rows_of(network("none")), {"resnet50": networks, "resnet18": {"sa": networks["sa"]}})
+    assert [section.title for section in sections[1:]] == ["Operations not counted as multiply-adds in resnet50"]
+    assert sections[1].rows == [["sa", "1.00", "addition 1.00"]]  # the plain network has the multiplication, too
 
 
-def test_a_row_a_layer_says_what_it_does() -> None:
+def test_the_table_of_layers_has_the_operations_of_each_layer() -> None:
     frame = layers_frame({"resnet50": {"none": counted(False), "sa": counted(True)}})
     assert frame.columns.tolist() == [
         "backbone", "name", "path", "kind", "shape", "multiply_adds", "uncounted", "moved_mib",
@@ -187,15 +187,15 @@ def test_a_row_a_layer_says_what_it_does() -> None:
 
 def test_a_frame_has_every_field_and_the_environment() -> None:
     subject = Subject("network", "sa", "resnet50", 8, 3, 224, 224)
-    one = Measurement(subject, FORWARD, "measured", Timing(copies=7, ms=1.5), Costs(buffers=7.0), joules=0.5)
-    frame = frame_of([one, one], ENVIRONMENT)
-    assert frame.columns.tolist() == [*one.to_row(), *ENVIRONMENT]
+    row = Measurement(subject, FORWARD, "measured", Timing(copies=7, ms=1.5), Costs(buffers=7.0), joules=0.5)
+    frame = frame_of([row, row], ENVIRONMENT)
+    assert frame.columns.tolist() == [*row.to_row(), *ENVIRONMENT]
     assert len(frame) == 2
-    for name, value in (one.to_row() | ENVIRONMENT).items():
+    for name, value in (row.to_row() | ENVIRONMENT).items():
         assert frame[name].iloc[1] == value or math.isnan(frame[name].iloc[1])
 
 
-def test_a_csv_is_read_back_as_it_was_written() -> None:
+def test_a_csv_round_trip_keeps_columns_and_statuses() -> None:
     frame = frame_of(
         [Measurement(Subject("module", "sa", "layer1", 8, 3, 4, 5), FORWARD, 'failed: a,"b"')], ENVIRONMENT
     )
@@ -204,52 +204,51 @@ def test_a_csv_is_read_back_as_it_was_written() -> None:
     assert read["status"].tolist() == ['failed: a,"b"']
 
 
-# What a dashboard gets.
+# MLflow.
 
 
-def test_a_dashboard_gets_a_run_a_subject_and_setting_networks_first() -> None:
-    found = tracked_of(benchmark_rows())
-    assert [one.name for one in found[:2]] == ["none resnet50", "sa resnet50"]
-    kinds = [one.params["kind"] for one in found]
+def test_mlflow_has_a_run_per_subject_and_setting_networks_first() -> None:
+    runs = tracked_of(benchmark_rows())
+    assert [run.name for run in runs[:2]] == ["none resnet50", "sa resnet50"]
+    kinds = [run.params["kind"] for run in runs]
     assert kinds == sorted(kinds, reverse=True)
-    compiled, bf16 = 2, 1  # networks of two other settings
-    assert len(found) == len(NETWORKS) + compiled + bf16 + 4 * len(MODULES)
-    assert len({tuple(one.params.items()) for one in found}) == len(found)
+    compiled, bf16 = 2, 1  # networks in two other settings
+    assert len(runs) == len(NETWORKS) + compiled + bf16 + 4 * len(MODULES)
+    assert len({tuple(run.params.items()) for run in runs}) == len(runs)
 
 
-def test_a_run_of_the_dashboard_has_its_setting_and_the_numbers_of_all_modes() -> None:
-    found = tracked_of(benchmark_rows())
-    (one,) = [
-        one for one in found
-        if one.name == "sa resnet50" and (one.params["compile"], one.params["precision"]) == ("eager", "fp32")
+def test_a_run_in_mlflow_has_its_setting_and_the_metrics_of_all_modes() -> None:
+    (run,) = [
+        run for run in tracked_of(benchmark_rows())
+        if run.name == "sa resnet50" and (run.params["compile"], run.params["precision"]) == ("eager", "fp32")
     ]  # fmt: skip
-    assert one.params == {
+    assert run.params == {
         "kind": "network", "place": "resnet50", "batch": "8", "compile": "eager", "precision": "fp32",
         "layout": "contiguous", "name": "sa", "shape": "3x224x224",
     }  # fmt: skip
-    assert one.metrics == {
+    assert run.metrics == {
         "forward_ms": pytest.approx(290 * 1.24), "forward_ratio": 1.24,
         "training_step_ms": pytest.approx(290 * 1.21), "training_step_ratio": 1.21,
         "training_step_peak_mib": 1291.0, "saved_mib": 962.5,
         "multiply_adds": 4_091_943_936.0, "parameters": 25_557_032.0,
     }  # fmt: skip
-    assert all(type(value) is float for value in one.metrics.values())
+    assert all(type(value) is float for value in run.metrics.values())
 
 
-def test_what_was_not_measured_is_no_metric() -> None:
+def test_missing_measurements_are_not_metrics() -> None:
     failed = network("sa", STEP, status="out of memory") | {"saved_mib": math.nan, "peak_mib": math.nan}
-    (one,) = tracked_of(rows_of(failed))
-    assert one.metrics == {"parameters": 25_557_032.0}
+    (run,) = tracked_of(rows_of(failed))
+    assert run.metrics == {"parameters": 25_557_032.0}
 
 
 @pytest.mark.parametrize("name", ["groups=4", "w/o GN", "resnet20, sa", "norm=group:2, gate=tanh1", "2+3", "a (b) %"])
-def test_whatever_a_variant_is_called_mlflow_takes_its_metrics_and_parameters(name: str) -> None:
+def test_keys_in_mlflow_are_valid_for_any_name_of_a_variant(name: str) -> None:
     row = module("sa", "layer1", BACKWARD) | {"name": name}
-    for one in tracked_of(rows_of(row, network("sa", STEP) | {"name": name})):
-        assert one.params["name"] == name
-        assert one.metrics
-        # What MLflow documents: letters, digits, spaces, and these signs; a slash does not begin or end a name.
-        for key in (*one.metrics, *one.params):
+    for run in tracked_of(rows_of(row, network("sa", STEP) | {"name": name})):
+        assert run.params["name"] == name
+        assert run.metrics
+        # MLflow's documented rule: letters, digits, spaces and these characters; no slash at the beginning.
+        for key in (*run.metrics, *run.params):
             assert re.fullmatch(r"[\w.:-][\w /.:-]*", key, re.ASCII), key
 
 
@@ -266,7 +265,7 @@ def test_whatever_a_variant_is_called_mlflow_takes_its_metrics_and_parameters(na
     ],
     ids=["all", "networks", "modules", "no times"],
 )
-def test_what_there_is_to_draw_is_drawn(rows: pd.DataFrame, expected: list[str], tmp_path: Path) -> None:
+def test_figures_with_data_are_drawn(rows: pd.DataFrame, expected: list[str], tmp_path: Path) -> None:
     written = draw(rows, tmp_path / "figures", "here.")
     assert written == [tmp_path / "figures" / f"{name}.{end}" for name in expected for end in ("png", "pdf", "csv")]
     assert sorted((tmp_path / "figures").iterdir()) == sorted(written)
@@ -283,26 +282,26 @@ def test_what_there_is_to_draw_is_drawn(rows: pd.DataFrame, expected: list[str],
     ],
     ids=["failed", "plain", "copy", "nothing"],
 )
-def test_where_there_is_nothing_to_draw_there_is_no_file(rows: pd.DataFrame, tmp_path: Path) -> None:
+def test_without_data_no_file_is_written(rows: pd.DataFrame, tmp_path: Path) -> None:
     assert draw(rows, tmp_path / "figures", "here.") == []
     assert list(tmp_path.rglob("*.*")) == []
 
 
 @pytest.fixture
 def captions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What stands below each figure, which is not really drawn."""
-    found: dict[str, str] = {}
+    """The caption of each figure, recorded without drawing."""
+    recorded: dict[str, str] = {}
 
-    def note(name: str) -> Callable[[pd.DataFrame, str], Figure]:
-        return lambda _, caption: Figure(label=found.setdefault(name, caption))
+    def record(name: str) -> Callable[[pd.DataFrame, str], Figure]:
+        return lambda _, caption: Figure(label=recorded.setdefault(name, caption))
 
     for name, (compute, _, title) in report.FIGURES.items():
-        monkeypatch.setitem(report.FIGURES, name, (compute, note(name), title))
+        monkeypatch.setitem(report.FIGURES, name, (compute, record(name), title))
     monkeypatch.setattr(report.style, "save", lambda *_: [])
-    return found
+    return recorded
 
 
-def test_a_caption_says_what_how_and_where(captions: dict[str, str], tmp_path: Path) -> None:
+def test_a_caption_has_subject_protocol_and_machine(captions: dict[str, str], tmp_path: Path) -> None:
     rows = benchmark_rows()
     rows.loc[rows["kind"] == "module", "batch"] = 4
     rows.loc[(rows["kind"] == "network") & (rows["name"] == "sa"), "copies"] = 31
@@ -317,15 +316,17 @@ def test_a_caption_says_what_how_and_where(captions: dict[str, str], tmp_path: P
     assert captions["memory"].endswith(" One CPU; torch 2.")
 
 
-def test_a_caption_names_the_setting_that_is_drawn(captions: dict[str, str], tmp_path: Path) -> None:
-    # Where the plainest setting could not be timed, another one is drawn.
+def test_a_caption_has_the_setting_of_the_figure(captions: dict[str, str], tmp_path: Path) -> None:
+    # If the first setting could not be timed, the next one is drawn.
     untimed = [network(name) | {"ms": math.nan, "ratio": math.nan} for name in ("none", "sa")]
     timed = [network(name, COMPILED) for name in ("none", "sa")]
     draw(rows_of(*untimed, *timed), tmp_path, "here.")
     assert " compiled, fp32, contiguous; " in captions["overhead"]
 
 
-def test_a_figure_of_memory_alone_speaks_of_no_rounds(captions: dict[str, str], tmp_path: Path) -> None:
+def test_the_caption_of_a_figure_without_times_has_no_number_of_copies(
+    captions: dict[str, str], tmp_path: Path
+) -> None:
     rows = rows_of(network("none", STEP), network("sa", STEP)).assign(copies=0, ms=math.nan, ratio=math.nan)
     draw(rows, tmp_path, "here.")
     assert list(captions) == ["memory"]

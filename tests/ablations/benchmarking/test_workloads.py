@@ -43,7 +43,7 @@ SA = ATTENTION["sa"]
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Maps are tiny here: on a machine that does other work, threads would do little but wait for each other."""
+    """Sets one thread: on small feature maps and a busy machine, threads mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,7 +59,7 @@ def workload_of(make: Callable[[int], nn.Module], setting: Setting = EAGER, chan
 
 
 class Watched(nn.Module):
-    """Notes what it is given and what it returns."""
+    """Records its outputs, and whether autocast is enabled."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -74,21 +74,21 @@ class Watched(nn.Module):
 
 
 def caught_gradients(workload: Workload) -> dict[str, Tensor]:
-    """Runs forward and backward once, and returns the gradients that reached the input and each parameter."""
-    found: dict[str, Tensor] = {}
+    """Runs forward and backward once, and returns the gradients of the input and each parameter."""
+    gradients: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[Tensor], None]:
+    def record(name: str) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            found[name] = gradient.clone()
+            gradients[name] = gradient.clone()
 
         return hook
 
-    learned = {name: one for name, one in workload.module.named_parameters() if one.requires_grad}
-    handles = [tensor.register_hook(keep(name)) for name, tensor in ({"x": workload.x} | learned).items()]
+    learned = {name: each for name, each in workload.module.named_parameters() if each.requires_grad}
+    handles = [tensor.register_hook(record(name)) for name, tensor in ({"x": workload.x} | learned).items()]
     workload.acts[BACKWARD]()
     for handle in handles:
         handle.remove()
-    return found
+    return gradients
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def caught_gradients(workload: Workload) -> dict[str, Tensor]:
             {"name": "resnet18", "stem": "cifar"}, "residual", 32,
             [("layer1", 64, 32), ("layer2", 128, 16), ("layer3", 256, 8), ("layer4", 512, 4)],
         ),
-        # A unit's convolved half, which has half of its channels.
+        # The convolved branch of a unit, which has half of its channels.
         (
             {"name": "shufflenet_v2_x0_5", "stem": "imagenet"}, "residual", 224,
             [("stage2", 24, 28), ("stage3", 48, 14), ("stage4", 96, 7)],
         ),
-        # A stage's first block gets another map than those after it.
+        # The input of a stage's first block has another shape than that of later blocks.
         (
             {"name": "resnet20"}, "pre", 32,
             [("layer1", 16, 32), ("layer2", 16, 32), ("layer2", 32, 16), ("layer3", 32, 16), ("layer3", 64, 8)],
@@ -118,7 +118,7 @@ def caught_gradients(workload: Workload) -> dict[str, Tensor]:
         (RESNET8, "post", 32, [("layer1", 16, 32), ("layer2", 32, 16), ("layer3", 64, 8)]),
     ],
 )  # fmt: skip
-def test_shapes_are_those_that_reach_the_places_each_once_a_stage(
+def test_shapes_are_the_distinct_feature_maps_at_insertion_points(
     model: dict[str, Any], position: str, side: int, expected: list[tuple[str, int, int]]
 ) -> None:
     assert shapes_of(model, position, side) == [Shape(stage, channels, at, at) for stage, channels, at in expected]
@@ -131,31 +131,32 @@ def test_shapes_are_those_that_reach_the_places_each_once_a_stage(
         lambda channels: OfficialShuffleAttention(channels, groups=4),
         lambda channels: ATTENTION["se"](channels),
         lambda channels: ATTENTION["cbam"](channels),
-        lambda channels: ATTENTION["constant"](channels),  # nothing to learn
+        lambda channels: ATTENTION["constant"](channels),  # has no parameters
     ],
     ids=["sa", "official", "se", "cbam", "constant"],
 )
 @pytest.mark.parametrize("setting", [EAGER, CHANNELS_LAST], ids=["contiguous", "channels_last"])
-def test_a_module_s_backward_pass_computes_what_autograd_does(
+def test_the_backward_pass_of_a_module_computes_the_gradients_of_autograd(
     make: Callable[[int], nn.Module], setting: Setting
 ) -> None:
     x, gradient = module_inputs((2, 16, 6, 5), setting, CPU)
     workload = module_workload(make, x, gradient, setting)
-    twin, copied = copy.deepcopy(workload.module), x.detach().clone().requires_grad_()
-    twin(copied).backward(gradient)
+    module, copied = copy.deepcopy(workload.module), x.detach().clone().requires_grad_()
+    module(copied).backward(gradient)
     assert copied.grad is not None
-    expected = {"x": copied.grad} | {name: one.grad for name, one in twin.named_parameters() if one.grad is not None}
-    found = caught_gradients(workload)
-    assert found.keys() == expected.keys()
+    parameters = module.named_parameters()
+    expected = {"x": copied.grad} | {name: each.grad for name, each in parameters if each.grad is not None}
+    gradients = caught_gradients(workload)
+    assert gradients.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value)
-    assert found["x"].abs().min() > 0
-    # Nothing adds up from call to call.
+        torch.testing.assert_close(gradients[name], value)
+    assert gradients["x"].abs().min() > 0
+    # Gradients do not accumulate over calls.
     assert x.grad is None
     assert all(parameter.grad is None for parameter in workload.module.parameters())
 
 
-def test_a_module_s_forward_pass_runs_without_gradients() -> None:
+def test_the_forward_pass_of_a_module_runs_without_gradients() -> None:
     watched: list[Watched] = []
 
     def make(channels: int) -> nn.Module:
@@ -173,7 +174,7 @@ def test_a_module_s_forward_pass_runs_without_gradients() -> None:
     assert watched[0].autocast == [False, False]
 
 
-def test_a_module_gets_autocast_in_bf16() -> None:
+def test_a_module_runs_under_autocast_in_bf16() -> None:
     watched: list[Watched] = []
 
     def make(channels: int) -> nn.Module:
@@ -196,7 +197,7 @@ def test_every_attention_runs_in_every_setting(name: str, setting: Setting) -> N
     workload.acts[FORWARD]()
     gradients = caught_gradients(workload)
     assert gradients["x"].dtype == workload.x.dtype
-    assert len(gradients) == 1 + sum(one.requires_grad for one in workload.module.parameters())
+    assert len(gradients) == 1 + sum(parameter.requires_grad for parameter in workload.module.parameters())
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_every_attention_runs_in_every_setting(name: str, setting: Setting) -> N
         (Setting("", "eager", "bf16", "channels_last"), torch.bfloat16, torch.channels_last),
     ],
 )
-def test_the_input_of_modules_has_the_setting_s_type_and_layout(
+def test_the_input_of_modules_has_the_dtype_and_layout_of_the_setting(
     setting: Setting, dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     x, gradient = module_inputs((2, 16, 6, 5), setting, CPU)
@@ -224,7 +225,7 @@ def test_the_input_of_modules_has_the_setting_s_type_and_layout(
     assert torch.equal(x, again)
 
 
-def test_a_module_is_made_for_the_channels_of_its_input_and_each_time_the_same() -> None:
+def test_a_module_is_built_for_the_channels_of_its_input_and_reproducibly() -> None:
     first, second = (workload_of(lambda channels: ATTENTION["se"](channels), channels=24) for _ in range(2))
     states = [workload.module.state_dict() for workload in (first, second)]
     assert states[0].keys() == states[1].keys()
@@ -238,7 +239,7 @@ def test_a_module_is_made_for_the_channels_of_its_input_and_each_time_the_same()
     st.tuples(*(st.integers(1, 5) for _ in range(4))),
     st.sampled_from([EAGER, BF16, CHANNELS_LAST]),
 )
-def test_a_copy_is_equal_and_lies_elsewhere_forward_and_backward(shape: tuple[int, ...], setting: Setting) -> None:
+def test_a_copy_is_equal_and_in_other_memory_forward_and_backward(shape: tuple[int, ...], setting: Setting) -> None:
     x, gradient = module_inputs(shape, setting, CPU)
     y = Copy()(x)
     (reached,) = torch.autograd.grad(y, x, gradient)
@@ -249,7 +250,7 @@ def test_a_copy_is_equal_and_lies_elsewhere_forward_and_backward(shape: tuple[in
         assert copied.data_ptr() != original.data_ptr()
 
 
-def test_a_copy_keeps_nothing_for_backward_and_shuffle_attention_by_torch_its_map_twice() -> None:
+def test_a_copy_saves_no_activations_and_eager_shuffle_attention_two_feature_maps() -> None:
     def by_torch(channels: int) -> nn.Module:
         return ShuffleAttention(channels, 4, fused="off")
 
@@ -260,7 +261,7 @@ def test_a_copy_keeps_nothing_for_backward_and_shuffle_attention_by_torch_its_ma
     assert workload_of(sa).saved_bytes() <= workload_of(by_torch).saved_bytes()
 
 
-def test_what_a_module_keeps_between_calls_are_parameters_and_buffers() -> None:
+def test_the_persistent_tensors_of_a_module_are_parameters_and_buffers() -> None:
     kept = workload_of(nn.BatchNorm2d).persistent()
     assert sum(tensor.numel() for tensor in kept) == 4 * 16 + 1
 
@@ -270,7 +271,7 @@ def test_what_a_module_keeps_between_calls_are_parameters_and_buffers() -> None:
 
 def variant_of(*overrides: str) -> Variant:
     config = compose_config(["device=cpu", "sweep=rivals", "sweep.factors.attention=[sa]", *overrides])
-    return next(one for one in make_design(config).variants if one.attention["name"] == "sa")
+    return next(variant for variant in make_design(config).variants if variant.attention["name"] == "sa")
 
 
 PLAIN = Candidate.baseline("none", RESNET8)
@@ -288,23 +289,23 @@ def state_of(workload: Workload) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in workload.module.state_dict().items()}
 
 
-@pytest.mark.parametrize("candidate", [PLAIN, VARIANT, OFFICIAL], ids=["plain", "variant", "elsewhere"])
-def test_a_training_step_changes_every_weight_and_an_inference_none(candidate: Candidate) -> None:
+@pytest.mark.parametrize("candidate", [PLAIN, VARIANT, OFFICIAL], ids=["plain", "variant", "official"])
+def test_a_training_step_changes_every_weight_and_inference_none(candidate: Candidate) -> None:
     workload, _ = network(candidate)
     before = state_of(workload)
     workload.module.eval()
     workload.acts[FORWARD]()
     assert all(torch.equal(tensor, before[name]) for name, tensor in workload.module.state_dict().items())
     workload.module.train()
-    for _ in range(2):  # the norm of shuffle attention learns once its gate has a weight, which starts at zero
+    for _ in range(2):  # the norm of shuffle attention has no gradient until the gate's weight differs from 0
         workload.acts[STEP]()
-    kept = [name for name, one in workload.module.named_parameters() if torch.equal(one, before[name])]
-    assert kept == []
+    unchanged = [name for name, value in workload.module.named_parameters() if torch.equal(value, before[name])]
+    assert unchanged == []
     assert all(parameter.grad is None for parameter in workload.module.parameters())
 
 
 @pytest.mark.parametrize("setting", [EAGER, BF16, CHANNELS_LAST], ids=["fp32", "bf16", "channels_last"])
-def test_a_training_step_is_that_of_training(setting: Setting) -> None:
+def test_a_training_step_equals_that_of_the_learner(setting: Setting) -> None:
     workload, labels = network(VARIANT, setting)
     recipe = TrainConfig(precision=setting.precision, memory_format=setting.layout)
     assert VARIANT.network is not None
@@ -322,50 +323,51 @@ def test_a_training_step_is_that_of_training(setting: Setting) -> None:
     assert convolution.weight.is_contiguous(memory_format=layout)
 
 
-def test_an_inference_is_in_the_setting_s_precision() -> None:
+def test_inference_has_the_precision_of_the_setting() -> None:
     for setting, dtype in ((EAGER, torch.float32), (BF16, torch.bfloat16)):
         workload, _ = network(PLAIN, setting)
-        seen: list[Tensor] = []
-        workload.module.get_submodule("layer1").register_forward_hook(lambda _, __, out, seen=seen: seen.append(out))
+        outputs: list[Tensor] = []
+        layer = workload.module.get_submodule("layer1")
+        layer.register_forward_hook(lambda _, __, output, outputs=outputs: outputs.append(output))
         workload.acts[FORWARD]()
-        assert [(output.dtype, output.is_inference()) for output in seen] == [(dtype, True)]
+        assert [(output.dtype, output.is_inference()) for output in outputs] == [(dtype, True)]
 
 
-def test_the_plain_network_is_plain_and_others_have_its_weights() -> None:
+def test_networks_with_attention_have_the_weights_of_the_plain_one() -> None:
     plain, _ = network(PLAIN)
     expected = build_network(plain_network(RESNET8), 10, 0).state_dict()
     assert state_of(plain).keys() == expected.keys()
     for candidate in (PLAIN, VARIANT, OFFICIAL):
-        own = state_of(network(candidate)[0])
-        assert all(torch.equal(own[name], tensor) for name, tensor in expected.items())
+        state = state_of(network(candidate)[0])
+        assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
 
 
-def test_logits_are_as_many_as_there_are_classes() -> None:
+def test_the_number_of_logits_is_the_number_of_classes() -> None:
     workload, _ = network(PLAIN, classes=1000)
     assert workload.module(workload.x).shape == (2, 1000)
 
 
-def test_a_class_from_elsewhere_stands_at_every_place() -> None:
+def test_a_third_party_class_is_inserted_at_every_insertion_point() -> None:
     workload, _ = network(OFFICIAL)
-    places = find_backbone("resnet8").insertion_points()
-    attended = [workload.module.get_submodule(place.path) for place in places]
+    points = find_backbone("resnet8").insertion_points()
+    attended = [workload.module.get_submodule(point.path) for point in points]
     assert [type(module) for module in attended] == [OfficialShuffleAttention] * 3
-    assert [module.cweight.shape[1] * 8 for module in attended] == [place.channels for place in places]  # type: ignore[union-attr, index]
+    assert [module.cweight.shape[1] * 8 for module in attended] == [point.channels for point in points]  # type: ignore[union-attr, index]
 
 
-def test_a_variant_s_attention_stands_where_the_variant_has_it() -> None:
+def test_attention_is_at_the_insertion_points_of_the_variant() -> None:
     workload, _ = network(Candidate.of_variant(variant_of("attention.stages=last")))
-    found = [name for name, module in workload.module.named_modules() if isinstance(module, ShuffleAttention)]
-    assert found == ["layer3.0.sa"]
+    paths = [name for name, module in workload.module.named_modules() if isinstance(module, ShuffleAttention)]
+    assert paths == ["layer3.0.sa"]
 
 
-def test_networks_with_attention_keep_more_for_backward_than_the_plain_one() -> None:
-    plain, attended, official = (network(one)[0].saved_bytes() for one in (PLAIN, VARIANT, OFFICIAL))
+def test_networks_with_attention_save_more_activations_than_the_plain_one() -> None:
+    plain, attended, official = (network(each)[0].saved_bytes() for each in (PLAIN, VARIANT, OFFICIAL))
     assert plain < attended <= official
     assert network(PLAIN, BF16)[0].saved_bytes() < plain
 
 
-def test_what_a_network_keeps_grows_by_the_optimizer_s_state() -> None:
+def test_the_first_step_adds_the_optimizer_state_to_the_persistent_tensors() -> None:
     workload, _ = network(VARIANT)
     before = sum(tensor.numel() for tensor in workload.persistent())
     workload.acts[STEP]()
@@ -374,23 +376,23 @@ def test_what_a_network_keeps_grows_by_the_optimizer_s_state() -> None:
 
 
 @pytest.mark.parametrize("compiled", ["eager", "compiled"])
-def test_a_network_is_compiled_for_inference_and_for_training_where_that_is_asked_for(
+def test_a_network_is_compiled_for_inference_and_training_on_request(
     compiled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed: list[nn.Module] = []
+    modules: list[nn.Module] = []
 
-    def note(module: nn.Module, **_: object) -> nn.Module:
-        handed.append(module)
+    def record(module: nn.Module, **_: object) -> nn.Module:
+        modules.append(module)
         return module
 
-    monkeypatch.setattr(torch, "compile", note)  # minutes on a CPU
+    monkeypatch.setattr(torch, "compile", record)  # real compilation takes minutes on a CPU
     workload, _ = network(PLAIN, Setting("", compiled, "fp32", "contiguous"))
-    assert handed == ([workload.module] * 2 if compiled == "compiled" else [])
+    assert modules == ([workload.module] * 2 if compiled == "compiled" else [])
 
 
-def test_a_compiled_network_that_is_built_again_reuses_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuilt_compiled_network_is_not_traced_again(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = torch.compile
-    # Tracing is what is reused; generating code takes seconds, for nothing here.
+    # The backend `eager` traces without generating code, which would take seconds.
     monkeypatch.setattr(torch, "compile", lambda module, **_: compiler(module, backend="eager", dynamic=False))
     graphs = torch._dynamo.utils.counters["stats"]
     setting = Setting("", "compiled", "fp32", "contiguous")
@@ -402,8 +404,8 @@ def test_a_compiled_network_that_is_built_again_reuses_the_code(monkeypatch: pyt
     assert traced[0] < traced[1] == traced[2] == traced[3]
 
 
-class Told(nn.Module):
-    """Doubles its input, and has it four times where it is compiled."""
+class KnowsCompilation(nn.Module):
+    """Multiplies its input by 2, and by 4 if it is compiled."""
 
     def __init__(self, _: int) -> None:
         super().__init__()
@@ -412,33 +414,33 @@ class Told(nn.Module):
         return x * 4 if torch.compiler.is_compiling() else x * 2
 
 
-def test_a_module_is_compiled_where_that_is_asked_for() -> None:
+def test_a_module_is_compiled_on_request() -> None:
     for compiled, factor in (("eager", 2), ("compiled", 4)):
         setting = Setting("", compiled, "fp32", "contiguous")
         x, gradient = module_inputs((1, 2, 3, 4), setting, CPU)
-        workload = module_workload(Told, x, gradient, setting)
+        workload = module_workload(KnowsCompilation, x, gradient, setting)
         torch.testing.assert_close(caught_gradients(workload), {"x": gradient * factor})
-        assert isinstance(workload.module, Told)  # costs are those of the module itself
+        assert isinstance(workload.module, KnowsCompilation)  # costs are those of the module itself
 
 
 # Candidates.
 
 
-def test_a_candidate_from_elsewhere_gets_groups_only_where_it_takes_them() -> None:
+def test_a_third_party_candidate_is_called_with_groups_only_if_it_has_the_parameter() -> None:
     assert OFFICIAL.network is None
     for groups, expected in ((8, 8), (None, 64)):
-        made = Candidate.of_class("official", OfficialShuffleAttention, groups).make(128)
-        assert isinstance(made, OfficialShuffleAttention)
-        assert made.groups == expected
+        module = Candidate.of_class("official", OfficialShuffleAttention, groups).make(128)
+        assert isinstance(module, OfficialShuffleAttention)
+        assert module.groups == expected
     norm = Candidate.of_class("norm", nn.BatchNorm2d, 8).make(128)
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.num_features == 128
 
 
-def test_a_candidate_of_a_variant_is_its_module_without_its_place() -> None:
+def test_the_candidate_of_a_variant_has_its_module_and_network() -> None:
     variant = variant_of("attention.stages=last", "attention.position=pre", "attention.gate=tanh1")
-    found = Candidate.of_variant(variant)
-    module = found.make(64)
+    candidate = Candidate.of_variant(variant)
+    module = candidate.make(64)
     assert isinstance(module, ShuffleAttention)
     assert (module.groups, module.knobs.gate) == (4, "tanh1")
-    assert (found.name, found.network) == (variant.name, variant.network)
+    assert (candidate.name, candidate.network) == (variant.name, variant.network)
