@@ -18,7 +18,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def test_without_control_groups_nothing_is_limited(tmp_path: Path) -> None:
+def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
     assert cgroup.cores(tmp_path) == math.inf
     assert cgroup.free_memory(tmp_path) == math.inf
 
@@ -31,7 +31,7 @@ def test_without_control_groups_nothing_is_limited(tmp_path: Path) -> None:
         ("max 100000", "max 100000", math.inf),
     ],
 )
-def test_version_2_limits_processor_time_in_any_enclosing_group(
+def test_version_2_has_limits_of_processor_time_in_any_enclosing_group(
     tmp_path: Path, inner: str, outer: str, cores: float
 ) -> None:
     root = write(
@@ -59,7 +59,7 @@ def test_version_2_counts_unused_pages_of_files_as_free(tmp_path: Path) -> None:
     assert cgroup.free_memory(root) == 50 * MIB
 
 
-@pytest.mark.parametrize("path", ["/job", "/docker/of/the/host"])  # which a container does not see
+@pytest.mark.parametrize("path", ["/job", "/docker/of/the/host"])  # the second is not visible in a container
 def test_version_1_has_a_folder_for_each_controller(tmp_path: Path, path: str) -> None:
     group = "" if "host" in path else "job/"
     root = write(
@@ -77,7 +77,7 @@ def test_version_1_has_a_folder_for_each_controller(tmp_path: Path, path: str) -
     assert cgroup.free_memory(root) == 15 * MIB
 
 
-def test_version_1_says_no_limit_as_a_negative_quota(tmp_path: Path) -> None:
+def test_in_version_1_a_negative_quota_means_no_limit(tmp_path: Path) -> None:
     root = write(
         tmp_path,
         {

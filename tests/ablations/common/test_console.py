@@ -15,17 +15,17 @@ URL = "http://localhost:5000/#/experiments/1/runs/0123456789abcdef0123456789abcd
 PATH = "/a/folder with spaces/that-is-deep/groups-digits-resnet8/figures/learning_curves.png"
 
 
-def test_what_is_no_terminal_gets_plain_lines_even_where_colour_is_forced(
+def test_without_a_terminal_output_is_plain_even_with_force_color(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI have it
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in notebooks and CI
     console = make_console()
     assert not console.is_terminal
     console.print("[bold]word[/]")
     assert capsys.readouterr().out == "word\n"
 
 
-def test_a_reader_that_has_gone_ends_a_verb_with_the_status_of_a_broken_pipe() -> None:
+def test_a_closed_pipe_ends_a_verb_with_the_status_of_a_broken_pipe() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     script = "from ablations.common.console import make_console; make_console().print('words')"
@@ -35,7 +35,7 @@ def test_a_reader_that_has_gone_ends_a_verb_with_the_status_of_a_broken_pipe() -
 
 
 def printed(width: int | None, *texts: str, title: str = "") -> list[str]:
-    """Returns the lines that `say` prints on a terminal of a width, or elsewhere."""
+    """Returns the lines that `print_text` prints on a terminal of a width, or for None without a terminal."""
     file = io.StringIO()
     print_text(
         Console(file=file, width=width or 150, force_terminal=width is not None, no_color=True), *texts, title=title
@@ -44,7 +44,7 @@ def printed(width: int | None, *texts: str, title: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 120, 200])
-def test_a_terminal_has_sentences_wrapped_at_spaces_and_longer_words_whole(width: int) -> None:
+def test_on_a_terminal_text_is_wrapped_at_spaces_and_long_words_stay_whole(width: int) -> None:
     text = f"What was measured is reported, without colours [bold] or :x:, and is in {URL}, as well as behind it."
     lines = printed(width, text)
     assert " ".join(lines) == text
@@ -52,19 +52,19 @@ def test_a_terminal_has_sentences_wrapped_at_spaces_and_longer_words_whole(width
     assert sum(f"{URL}," in line for line in lines) == 1
 
 
-def test_elsewhere_a_sentence_is_one_line() -> None:
+def test_without_a_terminal_text_is_not_wrapped() -> None:
     text = "words " * 100 + URL
     assert printed(None, text, "\nAnother.") == [text, "", "Another."]
 
 
-def test_a_title_stands_before_the_first_text_alone() -> None:
+def test_a_title_is_printed_before_the_first_text_only() -> None:
     assert printed(None, "One?", "Two.", title="a [b]") == ["a [b]: One?", "Two."]
     first, second = printed(80, "One?", "Two.", title="a [b]")
     assert first.startswith("\x1b[1ma [b]\x1b[0m: One?")
     assert second == "Two."
 
 
-def test_a_place_is_a_line_of_its_own() -> None:
+def test_each_path_is_printed_on_a_separate_line() -> None:
     file = io.StringIO()
     console = Console(file=file, width=60, force_terminal=True, no_color=True)
     print_path(console, "Figures", PATH, "b.png")

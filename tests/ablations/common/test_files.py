@@ -19,7 +19,7 @@ from ablations.common.files import discard_partials, refusals_explained, write_w
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for, largest_file, leave_partial
 from tests.wording import worded
 
-# Writes the same file again and again, as large as the turn says and each time of one letter.
+# Writes the same file repeatedly, each time with another size and a single byte value.
 REWRITE = """
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
 
 
 @given(st.binary() | st.text(st.characters(codec="utf-8")))
-def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, content: bytes | str) -> None:
+def test_written_content_is_read_back(tmp_path_factory: pytest.TempPathFactory, content: bytes | str) -> None:
     path = tmp_path_factory.mktemp("whole") / "new" / "file.md"
     write_whole(path, b"old")
     write_whole(path, content)
@@ -53,26 +53,26 @@ def test_text_is_utf_8_under_any_locale(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == "× –\n".encode()
 
 
-def test_a_reader_never_sees_half_of_a_file_that_is_written_a_thousand_times(tmp_path: Path) -> None:
+def test_a_reader_never_sees_a_partial_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"")
     sizes = {turn % 256: set[int]() for turn in range(256)}
     for turn in range(1000):
         sizes[turn % 256].add(1 + turn * 997 % 50_000)
-    seen = set()
+    versions = set()
     with subprocess.Popen([sys.executable, "-c", REWRITE, path], env=ENVIRONMENT) as process:
         while process.poll() is None:
             content = path.read_bytes()
             if content:
                 assert len(set(content)) == 1
                 assert len(content) in sizes[content[0]]
-                seen.add((content[0], len(content)))
+                versions.add((content[0], len(content)))
     assert process.returncode == 0
-    assert len(seen) > 10  # it was read while it was written
+    assert len(versions) > 10  # reading and writing overlapped
     assert names(tmp_path) == ["file"]
 
 
-def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_concurrent_writers_of_a_file_do_not_interfere(tmp_path: Path) -> None:
     path, failed = tmp_path / "file", []
 
     def write(letter: bytes) -> None:
@@ -92,7 +92,7 @@ def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
-def test_a_writer_that_is_killed_leaves_the_old_file_and_what_can_be_discarded(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_file_and_a_partial_file_that_is_discarded(tmp_path: Path) -> None:
     path, other = tmp_path / "file[1].pt", tmp_path / "file1.pt"
     write_whole(path, "old")
     leave_partial(path)
@@ -102,11 +102,11 @@ def test_a_writer_that_is_killed_leaves_the_old_file_and_what_can_be_discarded(t
     discard_partials(path)
     assert path.read_text(encoding="utf-8") == "old"
     assert [name.startswith(".file1.pt.") for name in names(tmp_path)] == [True, False]
-    discard_partials(tmp_path / "none" / "file")  # a folder that is not there has none
+    discard_partials(tmp_path / "none" / "file")  # a missing folder is not an error
 
 
 @NEEDS_FULL_DISK
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_whole(path, "old")
     fill_disk_for(path, monkeypatch)
@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
     assert (path.read_text(encoding="utf-8"), names(tmp_path)) == ("old", ["file"])
 
 
-def test_a_file_of_which_half_was_written_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_whole(path, b"old")
     with largest_file(50_000), pytest.raises(OSError, match="File too large") as caught:
@@ -125,9 +125,7 @@ def test_a_file_of_which_half_was_written_leaves_the_old_one_and_nothing_else(tm
     assert (path.read_bytes(), names(tmp_path)) == (b"old", ["file"])
 
 
-def test_an_interrupted_writer_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_writer_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_whole(path, b"old")
 
@@ -143,7 +141,7 @@ def test_an_interrupted_writer_leaves_the_old_file_and_nothing_else(
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_the_permissions_are_those_of_any_new_file(tmp_path: Path, umask: int) -> None:
+def test_permissions_are_the_default_ones(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         write_whole(tmp_path / "whole", "x")
@@ -154,7 +152,7 @@ def test_the_permissions_are_those_of_any_new_file(tmp_path: Path, umask: int) -
     assert whole == plain == 0o666 & ~umask
 
 
-def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_at_the_path_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(IsADirectoryError) as caught:
         write_whole(tmp_path / "file", "x")
@@ -170,7 +168,7 @@ def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
         (OSError("odd"), False, "here", "odd"),
     ],
 )
-def test_what_cannot_be_written_is_one_message(error: OSError, names_file: bool, place: str, cause: str) -> None:
+def test_a_failure_to_write_is_one_message(error: OSError, names_file: bool, place: str, cause: str) -> None:
     with (
         pytest.raises(UsageError) as caught,
         refusals_explained("results_dir", Path("here"), "; so", names_file=names_file),
@@ -185,19 +183,19 @@ def test_other_errors_are_not_about_writing() -> None:
         raise ValueError("no")
 
 
-# A folder of images is renamed whole.
-IN_PLACE = {"common/files.py", "data/cache.py", "plan.py"}
+# Exceptions: atomic writing itself, and the image cache, which renames a complete folder.
+IN_PLACE = {"common/files.py", "data/cache.py"}
 
 
-def test_no_other_code_writes_a_file_in_place_or_by_the_locale() -> None:
+def test_no_other_code_writes_files_in_place_or_in_the_encoding_of_the_locale() -> None:
     root = Path(ablations.__path__[0])
-    found = set()
+    modules = set()
     for path in root.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-                name, place = call.func.attr, path.relative_to(root).as_posix()
+                name, module = call.func.attr, path.relative_to(root).as_posix()
                 if name in ("write_text", "write_bytes") or (name in ("to_csv", "to_json", "to_parquet") and call.args):
-                    found.add(place)
+                    modules.add(module)
                 if name == "read_text" and not any(keyword.arg == "encoding" for keyword in call.keywords):
-                    found.add(place)
-    assert found <= IN_PLACE
+                    modules.add(module)
+    assert modules <= IN_PLACE

@@ -11,12 +11,12 @@ import pytest
 from ablations.common import load
 from ablations.common.load import LoadMeter
 
-SPENT = 0.3  # seconds of processor time
+SPENT = 0.3  # seconds of processor time of a child process
 
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Seconds that each of three cores was busy, of which this process may run on two; and a clock of two seconds."""
+    """The busy seconds of each of three cores, two of them allowed for this process, over a measurement of 2 s."""
     used, clock = [5.0], iter([10.0, 12.0])
     kind = type(psutil.cpu_times())
 
@@ -31,16 +31,16 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         yield used
 
 
-def test_the_load_of_others_is_in_cores(busy: list[float]) -> None:
+def test_the_load_of_other_processes_is_in_cores(busy: list[float]) -> None:
     meter = LoadMeter()
-    own = sum(psutil.Process().cpu_times()[:2])
+    before = sum(psutil.Process().cpu_times()[:2])
     busy[0] += 1.5
-    found = meter.cores_of_others()
-    spent = sum(psutil.Process().cpu_times()[:2]) - own
-    assert found == pytest.approx(1.5, abs=spent + 0.05)
+    cores = meter.cores_of_others()
+    own = sum(psutil.Process().cpu_times()[:2]) - before
+    assert cores == pytest.approx(1.5, abs=own + 0.05)
 
 
-def test_what_children_use_is_not_the_load_of_others(busy: list[float]) -> None:
+def test_the_processor_time_of_children_is_not_counted(busy: list[float]) -> None:
     code = f"import time\nwhile time.process_time() < {SPENT}: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
@@ -49,11 +49,11 @@ def test_what_children_use_is_not_the_load_of_others(busy: list[float]) -> None:
             meter = LoadMeter()
             child.stdout.readline()
             busy[0] += 1.5
-            found = meter.cores_of_others()
+            cores = meter.cores_of_others()
         finally:
             child.kill()
-    assert found <= 1.5 - 0.8 * SPENT / 2
+    assert cores <= 1.5 - 0.8 * SPENT / 2
 
 
-def test_after_no_time_at_all_the_load_is_not_known() -> None:
+def test_the_load_is_nan_without_elapsed_time() -> None:
     assert math.isnan(LoadMeter().cores_of_others())

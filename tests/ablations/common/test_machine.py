@@ -21,7 +21,7 @@ def test_the_machine_is_described_without_importing_torch() -> None:
     assert "'torch'" in done.stdout
 
 
-def test_the_commit_tells_changed_files_from_clean_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_commit_is_marked_if_files_are_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = tmp_path / "ablations"
     package.mkdir()
     (package / "machine.py").write_text("")
@@ -40,7 +40,7 @@ def test_the_commit_tells_changed_files_from_clean_ones(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NVML of a machine with an old GPU and a new one; a handle is a GPU's number."""
+    """A fake NVML with an old and a new GPU; handles are indices."""
     nvml = cast(Any, types.ModuleType("pynvml"))
     nvml.nvmlInit = lambda: None
     nvml.nvmlDeviceGetCount = lambda: 2

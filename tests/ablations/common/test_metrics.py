@@ -21,16 +21,16 @@ def test_the_directions_of_objectives_are_those_of_the_metrics() -> None:
     assert all(METRICS[name].direction == direction for name, direction in OBJECTIVES.items())
 
 
-def test_costs_are_the_objectives_that_are_measured() -> None:
+def test_costs_are_the_measured_objectives() -> None:
     assert OBJECTIVES.keys() - {"top1", "top5", "test_loss", "ece", "parameters"} == COSTS
 
 
-def test_a_search_looks_for_metrics_of_cells_and_costs_of_variants() -> None:
+def test_objectives_are_metrics_of_cells_or_costs_of_variants() -> None:
     assert OBJECTIVES.keys() <= {*CELL_METRICS, *COSTS}
     assert not COSTS & set(CELL_METRICS)
 
 
-def test_a_metric_writes_its_axis_and_its_values() -> None:
+def test_a_metric_formats_its_axis_and_its_values() -> None:
     metric = Metric("peak_memory_mib", "Peak memory", "MiB", 1)
     assert (metric.axis, metric.format(1234.56), metric.format(math.nan)) == ("Peak memory (MiB)", "1,234.6", "–")
     assert Metric("parameters", "Parameters", "", 0).axis == "Parameters"

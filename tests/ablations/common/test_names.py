@@ -11,16 +11,16 @@ from ablations.common.errors import UsageError
 from ablations.common.names import LONGEST_NAME, check_name, check_sentence, plain_names, visible
 from tests.wording import worded
 
-# What has a meaning in some syntax, and what has to be drawn with another font.
-SHOWN = (
+# Characters with a meaning in some syntax, and characters that need other fonts.
+VALID = (
     "a", "groups=8", "$x_1^2$", "a|b*c_d`e#f[g](h)", "<b>&amp;</b>", "50 % {x} \\alpha ~", "it's \"so\"", "a  b",
     "größe", "研究", "נתונים", "ध्यान", "می‌خواهم", "👩‍🔬", "[bold]x[/]", ":x:", "C:\\x/y?z#%41", "-1", "=1+1", "NaN",
     "x" * LONGEST_NAME,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_a_name_may_have_whatever_can_be_shown(name: str) -> None:
+@pytest.mark.parametrize("name", VALID)
+def test_a_name_may_have_any_displayable_character(name: str) -> None:
     check_name("sweep.variants", name)
     assert visible(name) == name
 
@@ -28,7 +28,7 @@ def test_a_name_may_have_whatever_can_be_shown(name: str) -> None:
 @pytest.mark.parametrize(
     "sign", ["\x00", "\t", "\n", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ufeff", "\u2028", "\udcff"]
 )
-def test_a_character_that_cannot_be_shown_is_refused_by_its_number(sign: str) -> None:
+def test_a_character_that_cannot_be_displayed_is_refused_with_its_code_point(sign: str) -> None:
     for check in (check_name, check_sentence):
         with pytest.raises(UsageError, match=f"U\\+{ord(sign):04X}") as error:
             check("sweep.question", f"a{sign}b")
@@ -46,14 +46,14 @@ def test_a_name_that_ends_in_space_or_is_too_long_is_refused(name: str, reason: 
 
 
 @given(st.text())
-def test_what_is_made_visible_has_no_control_character_and_is_told_from_other_text(text: str) -> None:
-    shown = visible(text)
-    assert not {unicodedata.category(sign) for sign in shown} & {"Cc", "Cs", "Zl", "Zp"}
-    assert shown.encode().decode() == shown
-    assert (shown == text) == (visible(shown) == text)
+def test_visible_text_has_no_control_characters_and_valid_text_is_unchanged(text: str) -> None:
+    displayed = visible(text)
+    assert not {unicodedata.category(sign) for sign in displayed} & {"Cc", "Cs", "Zl", "Zp"}
+    assert displayed.encode().decode() == displayed
+    assert (displayed == text) == (visible(displayed) == text)
 
 
-def test_every_name_gets_a_plain_one_of_its_own() -> None:
+def test_plain_names_are_distinct() -> None:
     names = ["groups=4", "w/o CS", "w o CS", "latest", "v2", "größe=研究", "/", "x" * 300, "x" * 301]
     plain = plain_names(names)
     assert list(plain.values())[:6] == ["groups-4", "w-o-CS", "w-o-CS-2", "variant-latest", "variant-v2", "größe-研究"]

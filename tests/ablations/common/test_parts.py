@@ -12,7 +12,7 @@ def fail(error: BaseException) -> None:
     raise error
 
 
-def test_a_part_is_made_or_noted_with_its_reason_and_replaced_by_the_default(tmp_path: Path) -> None:
+def test_a_failed_part_is_recorded_and_replaced_by_the_default(tmp_path: Path) -> None:
     parts = Parts()
     assert parts.make("sum", 0, sum, [1, 2]) == 3
     assert parts.make("bad", "default", fail, ValueError("no\nsecond line")) == "default"
@@ -24,7 +24,7 @@ def test_a_part_is_made_or_noted_with_its_reason_and_replaced_by_the_default(tmp
     assert not path.exists()
 
 
-def test_of_two_notes_of_a_name_the_first_is_kept() -> None:
+def test_of_two_records_of_a_name_the_first_is_kept() -> None:
     parts = Parts()
     parts.leave_out("cell", "first")
     parts.leave_out("cell", "second")
@@ -32,12 +32,12 @@ def test_of_two_notes_of_a_name_the_first_is_kept() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), BrokenPipeError()])
-def test_what_ends_the_process_is_raised(error: BaseException) -> None:
+def test_exceptions_that_end_the_process_are_raised(error: BaseException) -> None:
     with pytest.raises(type(error)):
         Parts().make("part", None, fail, error)
 
 
-def test_where_errors_are_raised_nothing_is_noted() -> None:
+def test_with_raises_errors_are_raised_and_not_recorded() -> None:
     with pytest.raises(ValueError, match="no"):
         RAISE.make("part", None, fail, ValueError("no"))
     RAISE.leave_out("part", "reason")
@@ -58,7 +58,7 @@ def test_a_reason_is_one_printable_line_without_secrets(error: Exception, reason
     assert reason_of(error) == reason
 
 
-def test_tracebacks_that_cannot_be_written_cost_nothing(tmp_path: Path) -> None:
+def test_a_failure_to_write_tracebacks_is_ignored(tmp_path: Path) -> None:
     parts = Parts()
     parts.make("bad", None, fail, ValueError("no"))
     (tmp_path / "file").write_text("")

@@ -22,14 +22,14 @@ from tests.wording import refusal
 @pytest.mark.parametrize(
     ("flags", "precision"), [({"avx2"}, "fp32"), ({"avx512_bf16"}, "bf16"), ({"amx_bf16", "avx2"}, "bf16")]
 )
-def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch, flags: set[str], precision: str) -> None:
+def test_precision_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch, flags: set[str], precision: str) -> None:
     monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
     assert resolve_precision("auto", "cpu") == precision
     assert resolve_precision("fp32", "cpu") == "fp32"
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
-def test_precision_follows_the_gpu(
+def test_precision_depends_on_the_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
@@ -37,7 +37,7 @@ def test_precision_follows_the_gpu(
 
 
 @pytest.mark.parametrize(("built", "fused"), [(["_avx2.cpython-311.so"], "on"), ([], "off")])
-def test_kernels_are_taken_where_the_installation_has_built_some(
+def test_kernels_are_used_if_the_installation_has_compiled_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: list[str], fused: str
 ) -> None:
     (tmp_path / "fused").mkdir()
@@ -56,7 +56,7 @@ def test_kernels_are_taken_where_the_installation_has_built_some(
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "side", "threads"),
+    ("option", "device", "side", "threads"),
     [
         (3, "cuda", 224, 3),
         ("auto", "cuda", 224, 1),
@@ -64,22 +64,22 @@ def test_kernels_are_taken_where_the_installation_has_built_some(
         ("auto", "cpu", 65, 7),
     ],
 )
-def test_threads_follow_the_device_and_the_images(
-    monkeypatch: pytest.MonkeyPatch, asked: int | str, device: str, side: int, threads: int
+def test_threads_depend_on_the_device_and_the_resolution(
+    monkeypatch: pytest.MonkeyPatch, option: int | str, device: str, side: int, threads: int
 ) -> None:
     monkeypatch.setattr(machine, "available_cores", lambda: 7)
-    assert resolve_threads(asked, device, side) == threads
+    assert resolve_threads(option, device, side) == threads
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "layout"),
+    ("option", "device", "layout"),
     [("auto", "cuda", "channels_last"), ("auto", "cpu", "contiguous"), ("channels_last", "cpu", "channels_last")],
 )
-def test_the_memory_format_follows_the_device(asked: str, device: str, layout: str) -> None:
-    assert resolve_memory_format(asked, device) == layout
+def test_the_memory_format_depends_on_the_device(option: str, device: str, layout: str) -> None:
+    assert resolve_memory_format(option, device) == layout
 
 
-def test_a_cpu_is_found_without_importing_torch() -> None:
+def test_a_cpu_is_resolved_without_importing_torch() -> None:
     code = (
         "from ablations.common import machine, resolve; machine.has_cuda_driver = bool; import sys;"
         "print(resolve.resolve_device('auto'), resolve.resolve_device('cpu'), 'torch' in sys.modules)"
@@ -88,14 +88,14 @@ def test_a_cpu_is_found_without_importing_torch() -> None:
     assert done.stdout == "cpu cpu False\n"
 
 
-def test_a_gpu_is_found_where_the_driver_tells_nothing_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_found_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "gpus", tuple)
     monkeypatch.setattr(machine, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto") == "cuda"
 
 
-def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cuda_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match=refusal("device=cuda", "machine.no_cuda", valid="auto, cpu")):
         resolve_device("cuda")

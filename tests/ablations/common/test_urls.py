@@ -27,13 +27,13 @@ NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: Path("/", *parts)) | NAMES.map(Path))
-def test_the_url_of_a_path_is_that_of_no_other_path(path: Path) -> None:
+def test_urls_of_paths_can_be_inverted(path: Path) -> None:
     assert database_file(sqlite_url(path)) == path
     assert unquote(urlsplit(file_url(path)).path) == str(path.resolve())
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_database_is_made_where_its_path_says(name: str, tmp_path: Path) -> None:
+def test_a_database_is_created_at_its_path(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     with create_engine(sqlite_url(folder / f"{name}.db")).connect() as connection:
@@ -44,19 +44,19 @@ def test_a_database_is_made_where_its_path_says(name: str, tmp_path: Path) -> No
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
 
 
-def test_optuna_keeps_a_study_in_a_folder_of_any_name(tmp_path: Path) -> None:
+def test_optuna_stores_a_study_in_a_folder_of_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "".join(name for name in ODD if name != "-x")
     folder.mkdir()
     url = sqlite_url(folder / "optuna.db")
     open_store(url, "mine", create=True)
     assert study_names(url) == ["mine"]
     assert [path.name for path in folder.iterdir()] == ["optuna.db"]
-    if not set("{}") & set(url):  # which Optuna's own tools take for a template
+    if not set("{}") & set(url):  # Optuna's own tools format the URL as a template
         assert optuna.get_all_study_names(url) == ["mine"]
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3))
-def test_a_link_leads_to_its_file_from_html_and_from_markdown(parts: list[str]) -> None:
+def test_relative_links_are_correct_in_html_and_markdown(parts: list[str]) -> None:
     folder, path = Path("/results/mine"), Path("/results", *parts)
     link = relative_link(path, folder)
     assert unquote(urlsplit(urljoin("file:///results/mine/index.html", link)).path) == str(path)
@@ -67,7 +67,7 @@ def test_a_link_leads_to_its_file_from_html_and_from_markdown(parts: list[str]) 
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("mysql://u:p4ss@h/d", "mysql://u:***@h/d"),
         (
@@ -92,14 +92,14 @@ def test_a_link_leads_to_its_file_from_html_and_from_markdown(parts: list[str]) 
         ("http://127.0.0.1:5000/#/x", "http://127.0.0.1:5000/#/x"),
     ],
 )
-def test_passwords_are_hidden_and_nothing_else(text: str, shown: str) -> None:
-    assert hide_passwords(text) == shown
+def test_only_secrets_are_hidden(text: str, expected: str) -> None:
+    assert hide_passwords(text) == expected
 
 
-def test_what_a_driver_tears_out_of_a_url_is_hidden_too() -> None:
-    url = "postgresql://u:p4ss@w0rd@h/d"  # of which drivers take `w0rd@h` to be the host
-    said = 'could not translate host name "w0rd@h" to address; the password p4ss@w0rd was not tried'
-    shown = hide_passwords(said, url)
-    assert "w0rd" not in shown
-    assert "p4ss" not in shown
+def test_secrets_in_quoted_parts_of_a_url_are_hidden() -> None:
+    url = "postgresql://u:p4ss@w0rd@h/d"  # drivers read `w0rd@h` as the host
+    message = 'could not translate host name "w0rd@h" to address; the password p4ss@w0rd was not tried'
+    hidden = hide_passwords(message, url)
+    assert "w0rd" not in hidden
+    assert "p4ss" not in hidden
     assert hide_passwords("no route to h; d is not there", url) == "no route to h; d is not there"

@@ -20,18 +20,18 @@ from ablations.common.wording import first_line, last_line
         (KeyError("state"), "'state'"),
     ],
 )
-def test_an_error_is_known_by_its_first_line_that_says_something(error: BaseException, line: str) -> None:
+def test_the_first_line_of_an_error_is_its_first_non_empty_line(error: BaseException, line: str) -> None:
     assert first_line(error) == line
 
 
-def test_lines_of_a_kind_can_be_passed_over() -> None:
+def test_lines_with_a_prefix_can_be_skipped() -> None:
     error = ValueError("(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) no such table: x")
     assert first_line(error, skipping="(raised as") == "(sqlite3.OperationalError) no such table: x"
     assert first_line(ValueError("(raised as a result)"), skipping="(raised as") == "ValueError"
 
 
 @given(st.text(), st.text(max_size=3))
-def test_whatever_an_error_says_the_first_line_is_one_line_with_something_in_it(text: str, skipping: str) -> None:
+def test_the_first_line_is_a_single_stripped_line(text: str, skipping: str) -> None:
     line = first_line(RuntimeError(text), skipping)
     assert line == line.strip()
     assert len(line.splitlines()) == 1
@@ -41,5 +41,5 @@ def test_whatever_an_error_says_the_first_line_is_one_line_with_something_in_it(
     ("reason", "line"),
     [("Traceback\n  x\nValueError: no\n", "ValueError: no"), ("", ""), (" \n", ""), (None, ""), (3, "")],
 )
-def test_a_traceback_is_known_by_its_last_line(reason: object, line: str) -> None:
+def test_the_last_line_of_a_traceback_is_its_last_non_empty_line(reason: object, line: str) -> None:
     assert last_line(reason) == line

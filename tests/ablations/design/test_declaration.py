@@ -33,7 +33,7 @@ def changed(*names: str) -> Declaration:
     return replace(FIRST, time=LATER, **values)
 
 
-def test_a_design_declares_its_contrasts_and_by_what_they_are_judged() -> None:
+def test_a_design_declares_its_contrasts_metric_and_margin() -> None:
     assert FIRST.contrasts == (("groups=1", "none"), ("groups=4", "none"))
     assert (FIRST.metric, FIRST.margin, FIRST.margin_text) == ("top1", 1.0, "1 point")
     assert (FIRST.replicates, FIRST.replicates_text, FIRST.baseline) == (3, "3", "none")
@@ -41,7 +41,7 @@ def test_a_design_declares_its_contrasts_and_by_what_they_are_judged() -> None:
     assert FIRST.variants == ("none", "groups=1", "groups=4")
 
 
-def test_interim_analyses_are_declared_with_the_most_replicates() -> None:
+def test_interim_analyses_are_declared_with_the_maximum_number_of_replicates() -> None:
     auto = make_design(compose_config(["device=cpu", "replicates=auto"]))
     declared = Declaration.of(auto, (8, 12, 32))
     assert (declared.analyses, declared.replicates) == ((8, 12, 32), 32)
@@ -49,41 +49,41 @@ def test_interim_analyses_are_declared_with_the_most_replicates() -> None:
 
 
 def test_more_replicates_of_baselines_are_declared() -> None:
-    made = make_design(compose_config(["device=cpu", "replicates=3", "baseline_replicates=6"]))
-    assert Declaration.of(made).replicates_text == "3 (baselines 6)"
-    assert Declaration.of(made).changes_since(Declaration.of(replace(made, baseline_replicates=0))) == [
+    design = make_design(compose_config(["device=cpu", "replicates=3", "baseline_replicates=6"]))
+    assert Declaration.of(design).replicates_text == "3 (baselines 6)"
+    assert Declaration.of(design).changes_since(Declaration.of(replace(design, baseline_replicates=0))) == [
         Change("replicates", "3", "3 (baselines 6)")
     ]
 
 
-def test_a_search_declares_no_contrast_as_it_gives_no_verdict() -> None:
-    made = make_design(compose_config(["device=cpu", "sweep=search"]))
-    assert Declaration.of(made).contrasts == ()
+def test_a_search_declares_no_contrasts() -> None:
+    design = make_design(compose_config(["device=cpu", "sweep=search"]))
+    assert Declaration.of(design).contrasts == ()
 
 
 @given(st.sets(st.sampled_from(sorted(OTHERS))))
-def test_what_is_declared_otherwise_is_listed_and_nothing_else(names: set[str]) -> None:
-    found = [change.what for change in changed(*names).changes_since(FIRST)]
+def test_exactly_the_changes_of_a_declaration_are_listed(names: set[str]) -> None:
+    items = [change.what for change in changed(*names).changes_since(FIRST)]
     expected = set(names)
-    if "baseline" in names:  # of which all contrasts follow
+    if "baseline" in names:  # it implies the contrasts
         expected -= {"contrasts"}
-    if "metric" in names:  # in whose unit the margin is
+    if "metric" in names:  # it changes the unit of the margin
         expected |= {"margin"}
-    assert set(found) == expected
-    assert len(found) == len(expected)
+    assert set(items) == expected
+    assert len(items) == len(expected)
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))
-def test_only_another_question_leaves_verdicts_what_they_are(name: str) -> None:
+def test_only_a_changed_question_does_not_make_verdicts_exploratory(name: str) -> None:
     changes = changed(name).changes_since(FIRST)
     assert {change.is_exploratory for change in changes} == {name != "question"}
 
 
-def test_another_commit_command_or_time_is_no_other_declaration() -> None:
+def test_another_commit_command_or_time_is_not_a_change() -> None:
     assert replace(FIRST, commit="x", command="y", time=LATER).changes_since(FIRST) == []
 
 
-def test_contrasts_that_come_and_go_are_named_six_of_very_many() -> None:
+def test_added_and_removed_contrasts_are_listed_up_to_six() -> None:
     added = replace(FIRST, contrasts=(*FIRST.contrasts, ("groups=2", "none")))
     assert added.changes_since(FIRST) == [Change("contrasts", "", "groups=2 against none")]
     assert FIRST.changes_since(added) == [Change("contrasts", "groups=2 against none", "")]
@@ -93,7 +93,7 @@ def test_contrasts_that_come_and_go_are_named_six_of_very_many() -> None:
 
 
 @given(st.lists(st.sets(st.sampled_from(sorted(OTHERS))), max_size=4))
-def test_a_history_survives_its_store(steps: list[set[str]]) -> None:
+def test_a_history_can_be_stored_and_read(steps: list[set[str]]) -> None:
     history = History.begun(FIRST)
     for names in steps:
         history = history.then(changed(*names))
@@ -101,17 +101,17 @@ def test_a_history_survives_its_store(steps: list[set[str]]) -> None:
     assert {change.time for change in history.changes} <= {LATER}
 
 
-def test_nothing_stored_is_no_history() -> None:
+def test_without_a_stored_declaration_there_is_no_history() -> None:
     assert History.stored(None) is None
 
 
-def test_a_run_with_the_same_words_changes_nothing() -> None:
+def test_an_equal_declaration_does_not_change_the_history() -> None:
     history = History.begun(FIRST)
     assert history.then(replace(FIRST, time=LATER)) is history
     assert history.deviations(FIRST) == []
 
 
-def test_a_deviation_has_the_time_at_which_it_was_recorded_and_none_of_a_report_alone() -> None:
+def test_a_deviation_has_the_time_of_its_record_if_it_was_recorded() -> None:
     history = History.begun(FIRST).then(changed("margin"))
     (recorded,) = history.deviations(changed("margin"))
     assert (recorded.what, recorded.before, recorded.after, recorded.time) == ("margin", "1", "0.5 points", LATER)
@@ -119,16 +119,16 @@ def test_a_deviation_has_the_time_at_which_it_was_recorded_and_none_of_a_report_
     assert reported.time == ""
 
 
-def test_who_comes_back_to_what_was_declared_deviates_in_nothing_but_has_changed() -> None:
+def test_a_reverted_change_is_not_a_deviation_but_stays_in_the_history() -> None:
     history = History.begun(FIRST).then(changed("margin")).then(FIRST)
     assert history.deviations(FIRST) == []
     assert [(change.before, change.after) for change in history.changes] == [("1", "0.5 points"), ("0.5", "1 point")]
 
 
-def test_replicates_that_were_trained_count_whatever_is_asked_for() -> None:
+def test_deviations_have_the_number_of_trained_replicates() -> None:
     history = History.begun(FIRST).then(changed("replicates"))
-    (found,) = history.deviations(FIRST)
-    assert (found.what, found.time) == ("replicates", LATER)
+    (deviation,) = history.deviations(FIRST)
+    assert (deviation.what, deviation.time) == ("replicates", LATER)
     assert History.begun(FIRST).deviations(replace(FIRST, replicates=1)) == []
 
 
@@ -136,10 +136,10 @@ def every(design: Design) -> list[tuple[str, int]]:
     return [(cell.variant.name, cell.replicate) for cell in design.cells()]
 
 
-def test_fewer_replicates_change_nothing_where_all_are_there() -> None:
+def test_requesting_fewer_replicates_of_a_complete_study_changes_nothing() -> None:
     fewer, done = replace(FIRST, replicates=1), every(DESIGN)
     assert keeps_replicates(fewer, FIRST, done)
-    assert not keeps_replicates(fewer, FIRST, done[:-1])  # which ends the study before its time
+    assert not keeps_replicates(fewer, FIRST, done[:-1])  # this would end the study early
     assert not keeps_replicates(FIRST, FIRST, done)
     assert not keeps_replicates(replace(FIRST, replicates=4), FIRST, done)
     assert keeps_replicates(fewer, replace(FIRST, analyses=(2, 3)), [])

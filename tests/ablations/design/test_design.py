@@ -18,72 +18,80 @@ def design(*overrides: str) -> Design:
     return make_design(compose_config(["device=cpu", *overrides]))
 
 
-def test_a_sweep_becomes_its_named_variants_and_its_levels() -> None:
-    made = design()
-    assert [variant.name for variant in made.variants] == ["none", "groups=1", "groups=2", "groups=4", "groups=8"]
-    assert made.variants[0].attention == {"name": "none"}
-    assert made.variants[3].attention == {
+def test_a_sweep_has_its_named_variants_and_its_levels() -> None:
+    study_design = design()
+    assert [variant.name for variant in study_design.variants] == [
+        "none",
+        "groups=1",
+        "groups=2",
+        "groups=4",
+        "groups=8",
+    ]
+    assert study_design.variants[0].attention == {"name": "none"}
+    assert study_design.variants[3].attention == {
         "name": "sa", "stages": "all", "position": "residual", "groups": 4, "groups_policy": "strict",
         "branches": "both", "removed": "identity", "transform": "affine", "norm": "instance", "norm_affine": True,
         "pooling": "avg", "gate": "sigmoid", "gate_bias": 1.0, "shuffle": True, "shuffle_groups": 2,
         "permutation": "interleave",
     }  # fmt: skip
-    assert made.variants[3].levels == {"attention.groups": 4}
+    assert study_design.variants[3].levels == {"attention.groups": 4}
 
 
-def test_factors_are_crossed_and_named_by_their_levels() -> None:
-    made = design(
+def test_crossed_variants_are_named_by_their_levels() -> None:
+    study_design = design(
         "sweep.factors={attention:{groups:[2,4],shuffle:[true,false]}}", "sweep.variants={}",
         'sweep.baseline="groups=2, shuffle=on"',
     )  # fmt: skip
-    assert [variant.name for variant in made.variants] == [
+    assert [variant.name for variant in study_design.variants] == [
         "groups=2, shuffle=on", "groups=2, shuffle=off", "groups=4, shuffle=on", "groups=4, shuffle=off",
     ]  # fmt: skip
 
 
 def test_a_whole_module_or_backbone_can_be_a_level() -> None:
-    made = design("sweep.factors={model:[resnet8,resnet20]}", "attention.groups=2")
-    assert [(variant.name, variant.model["name"]) for variant in made.variants[1:]] == [
+    study_design = design("sweep.factors={model:[resnet8,resnet20]}", "attention.groups=2")
+    assert [(variant.name, variant.model["name"]) for variant in study_design.variants[1:]] == [
         ("resnet8", "resnet8"), ("resnet20", "resnet20"),
     ]  # fmt: skip
 
 
-def test_a_level_can_be_the_baseline_of_all_that_are_otherwise_equal() -> None:
-    made = design("sweep=backbones", "sweep.variants={extra: {attention: se}}")
-    assert made.baselines == {
+def test_the_baseline_can_be_a_level() -> None:
+    study_design = design("sweep=backbones", "sweep.variants={extra: {attention: se}}")
+    assert study_design.baselines == {
         "resnet20, none": "resnet20, none", "resnet20, sa": "resnet20, none",
         "resnet18, none": "resnet18, none", "resnet18, sa": "resnet18, none",
         "shufflenet_v2_x0_5, none": "shufflenet_v2_x0_5, none", "shufflenet_v2_x0_5, sa": "shufflenet_v2_x0_5, none",
     }  # fmt: skip
-    assert made.baseline_factor == "attention"
+    assert study_design.baseline_factor == "attention"
     with pytest.raises(UsageError, match=refusal("sweep.baseline=se", "design.no_variant", valid="resnet20, none")):
         design("sweep=backbones", "sweep.baseline=se")
 
 
-def test_the_knobs_of_the_base_hold_for_every_variant_that_has_them() -> None:
-    made = design("attention.norm=layer")
-    assert made.variants[0].attention == {"name": "none"}
-    assert {variant.attention["norm"] for variant in made.variants[1:]} == {"layer"}
+def test_variants_inherit_the_knobs_of_the_base_network() -> None:
+    study_design = design("attention.norm=layer")
+    assert study_design.variants[0].attention == {"name": "none"}
+    assert {variant.attention["norm"] for variant in study_design.variants[1:]} == {"layer"}
 
 
-def test_cells_come_a_whole_replicate_after_the_other() -> None:
+def test_cells_are_ordered_by_replicate() -> None:
     cells = list(design("replicates=2").cells())
     assert [cell.replicate for cell in cells] == [0] * 5 + [1] * 5
     assert len({cell.key for cell in cells}) == 10
 
 
-def test_baselines_have_more_replicates_than_others_where_they_are_asked_for() -> None:
-    made = design("replicates=2", "baseline_replicates=4")
-    assert made.sizes == {"none": 4, "groups=1": 2, "groups=2": 2, "groups=4": 2, "groups=8": 2}
-    cells = list(made.cells())
+def test_baselines_can_have_more_replicates_than_others() -> None:
+    study_design = design("replicates=2", "baseline_replicates=4")
+    assert study_design.sizes == {"none": 4, "groups=1": 2, "groups=2": 2, "groups=4": 2, "groups=8": 2}
+    cells = list(study_design.cells())
     assert [(cell.variant.name, cell.replicate) for cell in cells[10:]] == [("none", 2), ("none", 3)]
     assert cells[:10] == list(design("replicates=2").cells())
     assert set(design("replicates=2", "baseline_replicates=2").sizes.values()) == {2}
 
 
-def test_a_level_that_is_the_baseline_has_more_replicates_in_every_combination() -> None:
-    made = design("sweep=backbones", "sweep.factors.model=[resnet8,resnet20]", "replicates=1", "baseline_replicates=2")
-    assert {name for name, size in made.sizes.items() if size == 2} == {"resnet8, none", "resnet20, none"}
+def test_a_baseline_level_has_more_replicates_in_every_combination() -> None:
+    study_design = design(
+        "sweep=backbones", "sweep.factors.model=[resnet8,resnet20]", "replicates=1", "baseline_replicates=2"
+    )
+    assert {name for name, size in study_design.sizes.items() if size == 2} == {"resnet8, none", "resnet20, none"}
 
 
 @pytest.mark.parametrize(
@@ -95,38 +103,38 @@ def test_a_level_that_is_the_baseline_has_more_replicates_in_every_combination()
         (("replicates=2",), "design.uneven_baselines"),
     ],
 )
-def test_more_replicates_of_baselines_are_refused_where_they_mean_nothing(
-    overrides: tuple[str, ...], reason: str
-) -> None:
+def test_invalid_numbers_of_baseline_replicates_are_refused(overrides: tuple[str, ...], reason: str) -> None:
     number = overrides[0].partition("=")[2]
     with pytest.raises(UsageError, match=refusal("baseline_replicates=3", reason, replicates=number)):
         design("baseline_replicates=3", *overrides)
 
 
-def test_a_design_that_finds_out_its_replicates_has_a_limit_of_them() -> None:
-    assert [(made.replicates, made.replicates_max) for made in (design(), design("replicates=4"))] == [(8, 0), (4, 0)]
+def test_a_design_with_replicates_auto_has_a_maximum() -> None:
+    assert [
+        (study_design.replicates, study_design.replicates_max) for study_design in (design(), design("replicates=4"))
+    ] == [(8, 0), (4, 0)]
     assert design("replicates=auto").replicates_max == 32
-    made = design("replicates=auto", "replicates.max=12", "sweep.margin=0.5")
-    assert (made.replicates_max, made.margin) == (12, 0.5)
+    study_design = design("replicates=auto", "replicates.max=12", "sweep.margin=0.5")
+    assert (study_design.replicates_max, study_design.margin) == (12, 0.5)
 
 
 @pytest.mark.parametrize(("data", "margin"), [("digits", 2.0), ("cifar10", 0.2), ("imagenette", 0.2)])
-def test_the_margin_is_that_of_the_data_set_unless_one_is_given(data: str, margin: float) -> None:
+def test_the_margin_is_that_of_the_data_set_by_default(data: str, margin: float) -> None:
     assert design(f"data={data}").margin == margin
     given = design(f"data={data}", "sweep.margin=2").margin
     assert (given, type(given)) == (2.0, float)
 
 
-def test_another_metric_than_an_accuracy_needs_a_margin_in_its_unit() -> None:
+def test_a_metric_other_than_an_accuracy_requires_a_margin() -> None:
     with pytest.raises(
         UsageError, match=refusal("sweep.margin=auto", "design.no_margin", metric="test_loss", unit="nats")
     ):
         design("judge.metric=test_loss")
-    made = design("judge.metric=test_loss", "sweep.margin=0.05")
-    assert (made.metric, made.margin) == ("test_loss", 0.05)
+    study_design = design("judge.metric=test_loss", "sweep.margin=0.05")
+    assert (study_design.metric, study_design.margin) == ("test_loss", 0.05)
 
 
-def test_a_search_is_judged_by_the_metric_that_is_asked_for() -> None:
+def test_a_search_is_judged_by_the_configured_metric() -> None:
     assert design("sweep=search", "judge.metric=ece", "sweep.margin=1").metric == "ece"
 
 
@@ -140,12 +148,12 @@ def test_a_replicate_has_one_seed_for_all_variants() -> None:
     "override",
     ["train.epochs=7", "data.clutter=2", "seed=1", "train.precision=fp32", "data.flip=true"],
 )
-def test_whatever_decides_a_result_changes_the_key_of_a_cell(override: str) -> None:
+def test_options_that_affect_results_change_the_keys_of_cells(override: str) -> None:
     base = {cell.key for cell in design("train.precision=bf16").cells()}
     assert base.isdisjoint(cell.key for cell in design("train.precision=bf16", override).cells())
 
 
-def test_a_knob_changes_the_keys_of_the_variants_that_have_it_and_no_others() -> None:
+def test_a_knob_only_changes_the_keys_of_variants_that_have_it() -> None:
     base = {cell.variant.name: cell.key for cell in design("replicates=1").cells()}
     other = {cell.variant.name: cell.key for cell in design("replicates=1", "attention.norm=layer").cells()}
     assert [name for name in base if base[name] == other[name]] == ["none"]
@@ -163,19 +171,19 @@ def test_a_knob_changes_the_keys_of_the_variants_that_have_it_and_no_others() ->
         "sweep.question=Why?",
     ],
 )
-def test_what_decides_no_result_leaves_the_keys_alone(override: str) -> None:
+def test_options_that_do_not_affect_results_do_not_change_keys(override: str) -> None:
     base = {cell.key for cell in design("replicates=8").cells()}
     assert base.issuperset(cell.key for cell in design(override).cells())
 
 
-def test_the_protocol_says_what_auto_became() -> None:
+def test_the_protocol_has_resolved_values_for_auto() -> None:
     protocol = design().protocol
     assert protocol["train"]["precision"] in ("fp32", "bf16")
     assert protocol["train"]["fused"] in ("on", "off")
     assert (protocol["train"]["memory_format"], protocol["device"]) == ("contiguous", "cpu")
 
 
-def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it() -> None:
+def test_a_stored_study_is_read_with_its_own_protocol() -> None:
     stored = design("train.precision=bf16", "train.memory_format=channels_last").protocol | {"device": "cuda"}
     assert make_design(compose_config([]), stored=stored).protocol == stored
     asked = make_design(compose_config(["train.precision=fp32"]), stored=stored).protocol
@@ -184,22 +192,22 @@ def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it()
     ]
 
 
-def test_a_neutral_option_is_part_of_the_protocol_only_where_it_is_set() -> None:
-    usual, decaying = design(), design("train.decay=all")
-    assert "decay" not in usual.protocol["train"]
-    assert design("train.decay=weights").protocol == usual.protocol
-    assert decaying.protocol["train"] == usual.protocol["train"] | {"decay": "all"}
-    assert not {cell.key for cell in usual.cells()} & {cell.key for cell in decaying.cells()}
-    assert TrainConfig(**usual.protocol["train"]).decay == "weights"
-    assert protocol_differences(usual.protocol, decaying.protocol) == [
+def test_a_neutral_option_is_part_of_the_protocol_only_if_it_is_set() -> None:
+    default, decaying = design(), design("train.decay=all")
+    assert "decay" not in default.protocol["train"]
+    assert design("train.decay=weights").protocol == default.protocol
+    assert decaying.protocol["train"] == default.protocol["train"] | {"decay": "all"}
+    assert not {cell.key for cell in default.cells()} & {cell.key for cell in decaying.cells()}
+    assert TrainConfig(**default.protocol["train"]).decay == "weights"
+    assert protocol_differences(default.protocol, decaying.protocol) == [
         worded("study.difference", option="train.decay", stored="weights", asked="all")
     ]
-    assert protocol_differences(decaying.protocol, usual.protocol) == [
+    assert protocol_differences(decaying.protocol, default.protocol) == [
         worded("study.difference", option="train.decay", stored="all", asked="weights")
     ]
 
 
-def test_an_option_that_is_off_is_named_so_where_protocols_differ() -> None:
+def test_a_neutral_option_at_0_is_off_in_differences_of_protocols() -> None:
     stored, asked = design().protocol, design("train.mixup=0.2", "data.randaugment=2").protocol
     assert protocol_differences(stored, asked) == [
         worded("study.difference", option="data.randaugment", stored="off", asked="2"),
@@ -214,7 +222,7 @@ def test_an_option_that_is_off_is_named_so_where_protocols_differ() -> None:
         "data.randaugment=0", "data.randaugment_magnitude=9",
     ],
 )  # fmt: skip
-def test_an_option_at_its_neutral_default_leaves_the_keys_of_cells_alone(setting: str) -> None:
+def test_a_neutral_option_at_its_default_does_not_change_keys(setting: str) -> None:
     assert {cell.key for cell in design(setting).cells()} == {cell.key for cell in design().cells()}
 
 
@@ -313,41 +321,41 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         (["train.decay=gates"], refusal("train.decay=gates", "options.unknown", valid="weights, all")),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[str], message: str) -> None:
+def test_invalid_designs_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         design(*overrides)
 
 
-def test_a_variant_has_a_name() -> None:
+def test_an_empty_name_of_a_variant_is_refused() -> None:
     config = compose_config(["device=cpu"])
     config.sweep.variants[" "] = {"attention": "none"}
     with pytest.raises(UsageError, match=refusal("sweep.variants", "design.no_name")):
         make_design(config)
 
 
-def test_the_identity_of_a_cell_is_plain_json() -> None:
-    made = design()
-    assert json.loads(json.dumps(made.protocol)) == made.protocol
+def test_the_protocol_consists_of_json_types() -> None:
+    study_design = design()
+    assert json.loads(json.dumps(study_design.protocol)) == study_design.protocol
 
 
-def test_where_this_machine_has_the_data_is_no_part_of_the_protocol() -> None:
-    made = design("data=imagenet_subset", "data.root=/somewhere", "data.cache=/tmp", "data.memory=mapped")
-    assert made.protocol == design("data=imagenet_subset", "data.skip_corrupt=true").protocol
-    assert not {"root", "cache", "memory", "skip_corrupt"} & made.protocol["data"].keys()
-    assert made.protocol["data"]["resolution"] == 64
+def test_local_paths_are_not_part_of_the_protocol() -> None:
+    study_design = design("data=imagenet_subset", "data.root=/somewhere", "data.cache=/tmp", "data.memory=mapped")
+    assert study_design.protocol == design("data=imagenet_subset", "data.skip_corrupt=true").protocol
+    assert not {"root", "cache", "memory", "skip_corrupt"} & study_design.protocol["data"].keys()
+    assert study_design.protocol["data"]["resolution"] == 64
 
 
 @pytest.mark.parametrize(("resolution", "stem"), [(64, "cifar"), (65, "imagenet")])
-def test_small_images_of_any_data_set_get_the_stem_for_small_images(resolution: int, stem: str) -> None:
-    made = design("data=imagenet_subset", f"data.resolution={resolution}", "model=resnet18")
-    assert {variant.model["stem"] for variant in made.variants} == {stem}
+def test_the_stem_depends_on_the_resolution(resolution: int, stem: str) -> None:
+    study_design = design("data=imagenet_subset", f"data.resolution={resolution}", "model=resnet18")
+    assert {variant.model["stem"] for variant in study_design.variants} == {stem}
 
 
 def test_cuda_without_a_cuda_device_is_refused() -> None:
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
+        pytest.skip("needs a machine without a CUDA device")
     with pytest.raises(UsageError, match=refusal("device=cuda", "machine.no_cuda", valid="auto")):
         make_design(compose_config(["device=cuda"]))
 
@@ -356,6 +364,6 @@ def test_cuda_without_a_cuda_device_is_refused() -> None:
     ("overrides", "reason"),
     [(("data.validation=0.2",), "data.no_search"), (("data.seed=replicate", "data=cifar10"), "data.nothing_to_draw")],
 )
-def test_options_of_the_data_that_mean_nothing_are_refused(overrides: tuple[str, ...], reason: str) -> None:
+def test_data_options_without_an_effect_are_refused(overrides: tuple[str, ...], reason: str) -> None:
     with pytest.raises(UsageError, match=refusal(overrides[0], reason)):
         design(*overrides)

@@ -1,4 +1,4 @@
-"""Every sweep of the suite at the smallest size: trained, tabled, drawn, mirrored."""
+"""Every built-in sweep at minimal size: training, tables, figures, MLflow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from tests.conftest import MEASURED, TINY, Command
 
 SWEEPS = sweep_questions()
 SMALL = [*TINY[1:], "train.epochs=1", "replicates=1"]
-
-
-# The images of a class that 24 are of are too few to hold a fifth of them out.
+# With 24 training images, a share of 0.2 would leave classes without validation images.
 SEARCH = ["sweep.trials=6", "sweep.objectives=[top1]", "sweep.confirm=2", "data.validation=0.5"]
 SECTIONS = {
     "factorial": ["Main effects and interactions"],
@@ -34,25 +32,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sweep", sorted(SWEEPS))
-def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    is_looked_at = sweep in ("backbones", "controls", "search")  # trained networks are, in these; it takes seconds
+def test_a_sweep_can_be_run_and_analyzed(sweep: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    is_observed = sweep in ("backbones", "controls", "search")  # figures of trained networks take seconds
     arguments = [f"sweep={sweep}", *SMALL, f"results_dir={folder}", *(SEARCH if sweep == "search" else [])]
-    arguments += [] if is_looked_at else ["weights=off"]
+    arguments += [] if is_observed else ["weights=off"]
     of_costs = {"pareto", "overhead"} if sweep in ("shuffle", "search") else set()
     arguments += MEASURED if of_costs else []
     assert cli.main("run", "", run, arguments) == 0
     printed, errors = capsys.readouterr()
     assert errors == ""
     config = compose_config(arguments)
-    made = make_design(config)
-    study = folder / made.study
+    design = make_design(config)
+    study = folder / design.study
     report = (study / "report.md").read_text()
     assert SWEEPS[sweep] in printed
     assert SWEEPS[sweep] in report
-    variants = [variant.name for variant in made.variants]
+    variants = [variant.name for variant in design.variants]
     for variant in variants:
         assert f"\n| {variant} | 1 | " in report
-    count = len(variants) + (config.sweep.trials + len(variants) + config.sweep.confirm if made.is_search else 0)
+    count = len(variants) + (config.sweep.trials + len(variants) + config.sweep.confirm if design.is_search else 0)
     assert f"cells: {count};" in printed
     for section in SECTIONS.get(sweep, ()):
         assert f"\n{section}\n" in printed
@@ -60,12 +58,12 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
     figures = {path.stem for path in (study / "figures").glob("*.png")}
     crossed = {"effects", "interactions"}
     extra = {"search": {"tradeoffs", "edf"}, "factorial": crossed, "backbones": crossed}
-    of_networks = {"gates", "subfeatures", "cams"} if is_looked_at else set()
+    of_networks = {"gates", "subfeatures", "cams"} if is_observed else set()
     always = {"variants", "time", "complexity", "learning_curves", "classes", "confusion", "calibration", "forest"}
     assert figures == always | of_networks | of_costs | extra.get(sweep, set())
     assert ("\n## Costs\n" in report) == bool(of_costs)
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(made.study)
+    experiment = client.get_experiment_by_name(design.study)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * (count + 1)
@@ -75,7 +73,7 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
     assert table in capsys.readouterr().out
 
 
-def test_an_unknown_sweep_is_answered_with_all_and_their_questions(command: Command) -> None:
+def test_the_error_for_an_unknown_sweep_lists_all_sweeps_with_questions(command: Command) -> None:
     done = command("run", "sweep=everything")
     assert done.returncode == 2
     for sweep, question in SWEEPS.items():

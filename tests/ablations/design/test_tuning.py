@@ -1,4 +1,4 @@
-"""How tuning is asked for: spaces, samplers, and what is refused before anything is trained."""
+"""The configuration of tuning: search spaces, samplers, and invalid options."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def design(*overrides: str) -> Design:
 
 
 def tuning(*overrides: str) -> Tuning:
-    found = design("tune.trials=8", *overrides).tuning
-    assert found is not None
-    return found
+    configured = design("tune.trials=8", *overrides).tuning
+    assert configured is not None
+    return configured
 
 
-def test_a_study_is_tuned_where_trials_are_asked_for() -> None:
+def test_a_study_is_tuned_if_it_has_trials() -> None:
     assert design().tuning is None
-    found = tuning()
-    assert (found.trials, found.sampler, found.validation) == (8, "qmc", 0.2)
+    tuned = tuning()
+    assert (tuned.trials, tuned.sampler, tuned.validation) == (8, "qmc", 0.2)
     assert tuning("data.validation=0.1").validation == 0.1
 
 
 @pytest.mark.parametrize(("recipe", "rate", "decay"), [("quick", 0.3, 5e-4), ("imagenet", 0.4, 1e-4)])
-def test_the_default_space_is_about_the_recipe(recipe: str, rate: float, decay: float) -> None:
+def test_the_default_space_is_relative_to_the_recipe(recipe: str, rate: float, decay: float) -> None:
     space = tuning(f"train={recipe}").space
     assert space[RATE] == Dimension(pytest.approx(rate / 8, rel=0.01), pytest.approx(4 * rate), is_log=True)
     assert space["train.weight_decay"] == Dimension(pytest.approx(decay / 10), pytest.approx(10 * decay), is_log=True)
@@ -63,25 +63,25 @@ def test_two_numbers_are_a_range_and_other_values_are_choices(space: str, expect
     assert dimension == expected
 
 
-def test_an_option_that_has_an_effect_with_one_of_the_tuned_choices_can_be_tuned() -> None:
+def test_an_option_with_an_effect_for_some_tuned_choice_can_be_tuned() -> None:
     space = tuning("tune.space={train.optimizer: [sgd, adamw], train.momentum: [0.5, 0.8]}").space
     assert list(space) == ["train.optimizer", "train.momentum"]
 
 
-def test_a_space_is_written_in_braces_or_option_by_option() -> None:
-    one = tuning("tune.space={train.learning_rate: [0.05, 0.8]}")
-    other = tuning("tune.space.train.learning_rate=[0.05,0.8]")
-    assert one == other
-    assert one.id == other.id
+def test_a_space_can_be_written_as_a_mapping_or_by_option() -> None:
+    as_mapping = tuning("tune.space={train.learning_rate: [0.05, 0.8]}")
+    by_option = tuning("tune.space.train.learning_rate=[0.05,0.8]")
+    assert as_mapping == by_option
+    assert as_mapping.id == by_option.id
 
 
-def test_the_number_of_trials_does_not_change_which_recipes_are_tried() -> None:
+def test_the_number_of_trials_does_not_change_the_id() -> None:
     assert tuning("tune.trials=5").id == tuning().id
     assert tuning("tune.space.train.learning_rate=[0.05,0.8]").id != tuning().id
     assert tuning("tune.sampler=tpe").id != tuning().id
 
 
-def test_tuning_changes_no_protocol_and_no_key_of_other_cells() -> None:
+def test_tuning_does_not_change_the_protocol_or_keys_of_other_cells() -> None:
     plain, tuned = design("sweep=rivals"), design("sweep=rivals", "tune.trials=8")
     assert plain.protocol == tuned.protocol
     assert [cell.key for cell in plain.cells()] == [cell.key for cell in tuned.cells()]
@@ -105,7 +105,7 @@ def test_the_cells_of_a_variant_differ_by_recipe_split_and_share() -> None:
     assert [cell.name for cell in cells[:4]] == ["none r0", "none tuned r0", "none tuned r0", "none trial 0"]
 
 
-def test_a_recipe_is_the_studys_with_what_is_tuned() -> None:
+def test_a_variants_recipe_is_the_common_one_with_its_tuned_values() -> None:
     variant = replace(design().variants[0], recipe={RATE: 0.1, "train.batch_size": 16})
     recipe = recipe_of(TrainConfig(epochs=3), variant)
     assert recipe == TrainConfig(epochs=3, learning_rate=0.1, batch_size=16)
@@ -116,7 +116,7 @@ def test_a_recipe_is_the_studys_with_what_is_tuned() -> None:
     ratio=st.floats(1.5, 1e3),
     edge=st.sampled_from([-1, 1]),
 )
-def test_a_wider_range_reaches_farther_within_what_the_option_allows(low: float, ratio: float, edge: int) -> None:
+def test_a_widened_range_is_within_the_bounds_of_the_option(low: float, ratio: float, edge: int) -> None:
     high = min(low * ratio, 9.9)
     dimension = Dimension(low, high, is_log=high / low >= 10)
     wider = widened("train.weight_decay", dimension, edge)
@@ -160,7 +160,7 @@ def test_a_wider_range_reaches_farther_within_what_the_option_allows(low: float,
         (["tune.trials=0", "tune.sampler=tpe"], "tune.sampler=tpe", "tuning.no_trials", {}),
     ],
 )  # fmt: skip
-def test_what_cannot_be_tuned_is_refused_with_the_reason(
+def test_invalid_tuning_is_refused_with_the_reason(
     overrides: list[str], subject: str, reason: str, values: dict[str, Any]
 ) -> None:
     with pytest.raises(UsageError, match=refusal(subject, reason, **values)):

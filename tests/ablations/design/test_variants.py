@@ -19,21 +19,21 @@ def design(*overrides: str) -> Design:
     return make_design(compose_config(["device=cpu", *overrides]))
 
 
-def attention(made: Design, variant: str) -> Settings:
-    return next(found.attention for found in made.variants if found.name == variant)
+def attention(study_design: Design, variant: str) -> Settings:
+    return next(each.attention for each in study_design.variants if each.name == variant)
 
 
 def only(*overrides: str) -> Settings:
-    """The attention of a sweep of one variant, made of the base network."""
-    made = design("sweep.factors={}", "sweep.variants={one:{}}", "sweep.baseline=one", *overrides)
-    return made.variants[0].attention
+    """The attention of a sweep of one variant, study_design of the base network."""
+    study_design = design("sweep.factors={}", "sweep.variants={one:{}}", "sweep.baseline=one", *overrides)
+    return study_design.variants[0].attention
 
 
 @pytest.mark.parametrize("sweep", sorted(sweep_questions()))
 def test_every_variant_of_every_sweep_can_be_built(sweep: str) -> None:
-    made = design(f"sweep={sweep}")
-    assert made.variants
-    for variant in made.variants:
+    study_design = design(f"sweep={sweep}")
+    assert study_design.variants
+    for variant in study_design.variants:
         with torch.device("meta"):
             build_network(variant.network, 10, seed=0)
 
@@ -48,12 +48,12 @@ def test_variants_are_checked_without_importing_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_were_not_set() -> None:
-    made = design("sweep=branches", "attention.norm=batch", "attention.pooling=max")
-    assert [attention(made, f"branches={branch}")["norm"] for branch in ("both", "channel", "spatial", "none")] == [
-        "batch", "instance", "batch", "instance",
-    ]  # fmt: skip
-    assert [attention(made, f"branches={branch}")["pooling"] for branch in ("both", "channel", "spatial")] == [
+def test_base_knobs_without_an_effect_in_a_variant_are_not_inherited() -> None:
+    study_design = design("sweep=branches", "attention.norm=batch", "attention.pooling=max")
+    norms = {branch: attention(study_design, f"branches={branch}")["norm"] for branch in ("both", "channel", "none")}
+    assert norms == {"both": "batch", "channel": "instance", "none": "instance"}
+    assert attention(study_design, "branches=spatial")["norm"] == "batch"
+    assert [attention(study_design, f"branches={branch}")["pooling"] for branch in ("both", "channel", "spatial")] == [
         "max", "max", "avg",
     ]  # fmt: skip
 
@@ -160,23 +160,23 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
         ),
     ],
 )
-def test_what_contradicts_itself_or_is_not_there_is_refused(overrides: list[str], message: str) -> None:
+def test_contradictory_and_unknown_settings_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
         design(*overrides)
 
 
-def test_another_module_takes_over_where_attention_is_and_none_of_the_knobs() -> None:
-    made = design("sweep=rivals", "attention.stages=last", "attention.position=post", "attention.groups=2")
-    assert attention(made, "se") == {"name": "se", "stages": "3", "position": "post", "reduction": 1}
-    assert attention(made, "sge")["groups"] == 4
-    assert attention(made, "sa")["groups"] == 2
-    assert attention(made, "none") == {"name": "none"}
+def test_other_modules_inherit_insertion_points_but_no_knobs() -> None:
+    study_design = design("sweep=rivals", "attention.stages=last", "attention.position=post", "attention.groups=2")
+    assert attention(study_design, "se") == {"name": "se", "stages": "3", "position": "post", "reduction": 1}
+    assert attention(study_design, "sge")["groups"] == 4
+    assert attention(study_design, "sa")["groups"] == 2
+    assert attention(study_design, "none") == {"name": "none"}
 
 
-def test_controls_that_are_kinds_of_shuffle_attention_have_the_knobs_of_the_base() -> None:
-    made = design("sweep=controls", "attention.groups=2", "attention.norm=layer")
-    assert (attention(made, "frozen")["groups"], attention(made, "frozen")["norm"]) == (2, "layer")
-    assert attention(made, "se_matched")["groups"] == 2
+def test_controls_derived_from_shuffle_attention_inherit_its_knobs() -> None:
+    study_design = design("sweep=controls", "attention.groups=2", "attention.norm=layer")
+    assert (attention(study_design, "frozen")["groups"], attention(study_design, "frozen")["norm"]) == (2, "layer")
+    assert attention(study_design, "se_matched")["groups"] == 2
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_controls_that_are_kinds_of_shuffle_attention_have_the_knobs_of_the_base
         ("timm/resnet26", "sa", 64),
     ],
 )
-def test_auto_groups_are_in_proportion_to_the_backbone(model: str, module: str, groups: int) -> None:
+def test_auto_groups_are_proportional_to_the_width_of_the_backbone(model: str, module: str, groups: int) -> None:
     assert only(f"model={model}", f"attention={module}")["groups"] == groups
 
 
@@ -207,42 +207,42 @@ def test_auto_groups_are_in_proportion_to_the_backbone(model: str, module: str, 
         ("timm/resnet26", 16),
     ],
 )
-def test_auto_reduction_is_in_proportion_to_the_backbone(model: str, module: str, reduction: int) -> None:
+def test_auto_reduction_is_proportional_to_the_width_of_the_backbone(model: str, module: str, reduction: int) -> None:
     assert only(f"model={model}", f"attention={module}")["reduction"] == reduction
 
 
 @pytest.mark.parametrize("where", [{}, {"position": "pre"}, {"position": "post"}, {"stages": "last"}])
-def test_auto_reduction_is_the_same_wherever_attention_is(where: dict[str, str]) -> None:
+def test_auto_reduction_does_not_depend_on_the_insertion_points(where: dict[str, str]) -> None:
     overrides = [f"attention.{option}={value}" for option, value in where.items()]
     assert only("model=resnet18", "attention=gc", *overrides)["reduction"] == 4
 
 
-def test_reduction_is_a_factor_like_any_other() -> None:
-    made = design("attention=se", "sweep.factors={attention.reduction: [auto, 4, '16']}", "sweep.baseline=none")
-    assert {variant.name: variant.attention.get("reduction") for variant in made.variants} == {
+def test_reduction_can_be_a_factor() -> None:
+    study_design = design("attention=se", "sweep.factors={attention.reduction: [auto, 4, '16']}", "sweep.baseline=none")
+    assert {variant.name: variant.attention.get("reduction") for variant in study_design.variants} == {
         "none": None, "reduction=auto": 1, "reduction=4": 4, "reduction=16": 16,
     }  # fmt: skip
 
 
-def test_auto_and_the_number_that_it_stands_for_are_one_network() -> None:
+def test_auto_and_its_resolved_value_are_the_same_network() -> None:
     with pytest.raises(UsageError, match=worded("design.same", other="reduction=auto")):
         design("model=resnet50", "attention=se", "sweep.factors={attention.reduction: [auto, 16]}")
 
 
 @pytest.mark.parametrize("sweep", sorted(sweep_questions()))
-def test_auto_stands_in_no_network(sweep: str) -> None:
+def test_auto_is_resolved_in_every_network(sweep: str) -> None:
     for variant in design(f"sweep={sweep}").variants:
         assert "auto" not in {*variant.attention.values(), *variant.model.values()}
 
 
-def test_auto_groups_are_the_same_wherever_attention_is() -> None:
-    made = design("sweep=placement", "model=resnet50")
-    assert {variant.attention["groups"] for variant in made.variants if variant.name != "none"} == {64}
-    clamped = {variant.name: variant.clamped for variant in made.variants if variant.clamped}
+def test_auto_groups_do_not_depend_on_the_insertion_points() -> None:
+    study_design = design("sweep=placement", "model=resnet50")
+    assert {variant.attention["groups"] for variant in study_design.variants if variant.name != "none"} == {64}
+    clamped = {variant.name: variant.clamped for variant in study_design.variants if variant.clamped}
     assert clamped == {"position=pre": {"64": 32}}
 
 
-def test_what_was_clamped_is_known_by_the_width_of_the_place() -> None:
+def test_clamped_groups_are_listed_by_width() -> None:
     clamp = ["sweep.factors.attention.groups=[8,64]", "attention.groups_policy=clamp"]
     _, eight, sixty_four = design(*clamp).variants
     assert eight.clamped == {}
@@ -254,17 +254,19 @@ def test_what_was_clamped_is_known_by_the_width_of_the_place() -> None:
     ("stages", "canonical"),
     [("all", "all"), ("1+2+3", "all"), ("3+1", "1+3"), ("last", "3"), ("first", "1"), ("2", "2")],
 )
-def test_stages_have_one_spelling(stages: str, canonical: str) -> None:
+def test_stages_have_a_canonical_form(stages: str, canonical: str) -> None:
     assert only(f"attention.stages={stages}")["stages"] == canonical
 
 
-def test_small_images_get_a_small_stem_where_there_is_a_choice() -> None:
-    made = design("sweep=backbones")
-    assert {variant.model["name"]: variant.model.get("stem") for variant in made.variants} == {
+def test_small_images_have_the_cifar_stem_if_the_backbone_has_stems() -> None:
+    study_design = design("sweep=backbones")
+    assert {variant.model["name"]: variant.model.get("stem") for variant in study_design.variants} == {
         "resnet20": None, "resnet18": "cifar", "shufflenet_v2_x0_5": "cifar",
     }  # fmt: skip
 
 
-def test_a_stem_that_is_asked_for_holds_for_the_backbones_that_have_it() -> None:
-    made = design("sweep=backbones", "model=resnet18", "model.stem=imagenet", "sweep.variants.x={attention: se}")
-    assert {variant.model.get("stem") for variant in made.variants} == {None, "imagenet"}
+def test_a_configured_stem_applies_to_the_backbones_that_have_it() -> None:
+    study_design = design(
+        "sweep=backbones", "model=resnet18", "model.stem=imagenet", "sweep.variants.x={attention: se}"
+    )
+    assert {variant.model.get("stem") for variant in study_design.variants} == {None, "imagenet"}
