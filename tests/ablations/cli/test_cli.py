@@ -24,14 +24,14 @@ def call(*arguments: str) -> int:
     return cli.main("run", "Does it.", act, arguments)
 
 
-def test_a_verb_gets_its_configuration_and_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verb_is_called_with_its_configuration_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("train.epochs=3", "sweep.factors.attention.groups=[2, 4]") == 7
     assert (
         capsys.readouterr().out == "3 python -m ablations.run train.epochs=3 'sweep.factors.attention.groups=[2, 4]'\n"
     )
 
 
-def test_what_the_user_can_mend_is_one_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_value_is_one_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("train.epochs=none") == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -88,13 +88,13 @@ def test_a_verb_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("verb", "shown"), [("run", False), ("analyze", False), ("plan", True)])
-def test_the_help_of_a_verb_has_its_own_options_and_no_others(
-    capsys: pytest.CaptureFixture[str], verb: str, shown: bool
+@pytest.mark.parametrize(("verb", "is_listed"), [("run", False), ("analyze", False), ("plan", True)])
+def test_the_help_of_a_verb_only_lists_its_options(
+    capsys: pytest.CaptureFixture[str], verb: str, is_listed: bool
 ) -> None:
     assert cli.main(verb, "Does it.", lambda *_: 0, ["--help", "replicates=auto"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert ("plan.pilot=0" in text) == ("plan.effect=0.0" in text) == shown
+    assert ("plan.pilot=0" in text) == ("plan.effect=0.0" in text) == is_listed
     assert ("figures=all" in text) == (verb == "analyze")
     assert "weights=first" in text
     assert "bench." not in text
@@ -108,7 +108,7 @@ def test_the_help_of_a_verb_has_its_own_options_and_no_others(
     assert "replicates_max" not in text
 
 
-def test_errors_of_every_kind_that_the_user_can_mend_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_data_sets_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     def act(*_: object) -> int:
         raise DataError("data.root", "data", "no such folder")
 
@@ -132,7 +132,7 @@ def test_errors_of_every_kind_that_the_user_can_mend_are_one_message(capsys: pyt
         ),
     ],
 )
-def test_what_ends_a_verb_from_outside_is_a_message_and_a_status(
+def test_interrupts_and_full_disks_are_a_message_and_a_status(
     capsys: pytest.CaptureFixture[str], raised: BaseException, status: int, message: str
 ) -> None:
     def run() -> int:
@@ -142,7 +142,7 @@ def test_what_ends_a_verb_from_outside_is_a_message_and_a_status(
     assert capsys.readouterr().err == message
 
 
-def test_errors_that_are_not_the_users_are_not_hidden() -> None:
+def test_defects_are_raised() -> None:
     def act(config: Config, command: str) -> int:
         raise RuntimeError(command + config.study)
 
@@ -172,7 +172,7 @@ def test_the_help_is_as_wide_as_the_terminal(
     assert columns - 20 < max(map(len, wrapped)) <= columns
 
 
-def test_a_folder_of_ones_own_sweeps_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_users_sweeps_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text("question: Mine?\n")
     assert call("--help", f"--config-dir={tmp_path}", "sweep=mine") == 0
@@ -181,15 +181,15 @@ def test_a_folder_of_ones_own_sweeps_is_read(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("verb", ["run", "plan", "analyze", "bench", "claims"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_help_and_version_import_nothing_heavy(verb: str, arguments: list[str]) -> None:
+def test_help_and_version_import_no_slow_packages(verb: str, arguments: list[str]) -> None:
     assert not imported_by(f"ablations.{verb}", *arguments) & HEAVY
 
 
-def test_the_imports_of_a_command_are_seen() -> None:
+def test_imports_of_a_command_are_detected() -> None:
     assert {"ablations", "hydra"} <= imported_by("ablations.run", "--help")
 
 
-def test_a_design_is_checked_without_importing_anything_heavy() -> None:
+def test_a_design_is_checked_without_importing_slow_packages() -> None:
     code = (
         "import sys; from ablations.config.compose import compose_config; from ablations.design import make_design;"
         "make_design(compose_config(['device=cpu']));"
@@ -199,7 +199,7 @@ def test_a_design_is_checked_without_importing_anything_heavy() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_has_gone_is_no_traceback() -> None:
+def test_a_closed_pipe_does_not_cause_a_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:

@@ -1,4 +1,4 @@
-"""Completion of command lines: what may follow, and real bash, zsh and fish with the functions that are installed."""
+"""Completion of command lines: the candidates, and the installed functions in real bash, zsh and fish."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.builders.imports import HEAVY, imported_by
 from tests.builders.terminals import spawn
 from tests.wording import refusal
 
-# How a shell is started without a person's files, and what it is told first.
+# Commands that start a shell without the user's files, and that install the function.
 STARTS = {
     "bash": (["bash", "--norc", "--noprofile"], 'bind "set show-all-if-ambiguous on"; eval "$({} -sc install=bash)"'),
     "zsh": (
@@ -31,7 +31,7 @@ STARTS = {
 
 
 def completed(line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Returns what may stand in the place of the last word of a line."""
+    """Returns the completions of the last word of a line."""
     monkeypatch.setenv("COMP_LINE", f"ablations {line}")
     complete(["query=fish"], cli.VERBS)
     return capsys.readouterr().out.split()
@@ -69,13 +69,13 @@ def test_a_line_is_completed(
     assert [word for word in completed(line, capsys, monkeypatch) if word.startswith(last)] == list(words)
 
 
-def test_choices_of_ones_own_folder_are_completed(
+def test_choices_in_the_users_folder_are_completed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text("question: Mine?\n")
-    found = completed(f"run -cd {tmp_path} sweep=", capsys, monkeypatch)
-    assert found == [f"sweep={name}" for name in sorted([*group_choices()["sweep"], "mine"])]
+    words = completed(f"run -cd {tmp_path} sweep=", capsys, monkeypatch)
+    assert words == [f"sweep={name}" for name in sorted([*group_choices()["sweep"], "mine"])]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_choices_of_ones_own_folder_are_completed(
         (["install=tcsh"], refusal("install=tcsh", "cli.no_shell", then="valid: bash, fish, zsh")),
     ],
 )
-def test_what_is_no_action_or_no_shell_is_one_message(words: Sequence[str], message: str) -> None:
+def test_an_unknown_action_or_shell_is_one_message(words: Sequence[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         complete(words, cli.VERBS)
     assert re.match(message, str(caught.value).replace("? valid", "; valid"))
 
 
-def test_completing_imports_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_imports_no_slow_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_LINE", "ablations run model=")
     assert not imported_by("ablations", "-sc", "query=bash") & HEAVY
 
@@ -111,7 +111,7 @@ def test_a_real_shell_completes(shell: str, tmp_path: Path) -> None:
     child.timeout = 60
     child.sendline(install.format("ablations") + "; echo rea''dy")
     child.expect_exact("ready")
-    for line, shown, then in (
+    for line, listed, then in (
         ("ablations anal", "", "yze"),
         ("ablations run model=resnet1", "resnet101", "resnet18"),
         ("ablations run train.prec", "train.precision", "=fp32"),
@@ -119,12 +119,12 @@ def test_a_real_shell_completes(shell: str, tmp_path: Path) -> None:
     ):
         child.send(f"{line}\t\t")
         child.expect_exact(then)
-        assert shown in str(child.before)
-        child.sendcontrol("u")  # empties the line
+        assert listed in str(child.before)
+        child.sendcontrol("u")  # clears the line
     child.close(force=True)
 
 
 @pytest.mark.parametrize("shell", list(STARTS))
-def test_a_function_can_be_taken_away_again(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_function_can_be_uninstalled(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     complete([f"uninstall={shell}"], cli.VERBS)
     assert "hydra_" in capsys.readouterr().out

@@ -28,7 +28,7 @@ from tests.wording import refusal, worded
         (["sweep.question=-m?", "~sweep.variants.none", "+x=1"], {}),
     ],
 )
-def test_flags_are_told_from_overrides_wherever_they_stand(typed: Sequence[str], expected: dict[str, object]) -> None:
+def test_flags_are_separated_from_overrides_in_any_order(typed: Sequence[str], expected: dict[str, object]) -> None:
     line = read_flags(typed)
     assert line.overrides == [word for word in typed if ("=" in word and word[0] != "-") or word[0] == "~"]
     flags = {name: value for name, value in vars(line).items() if name != "overrides" and value}
@@ -56,7 +56,7 @@ def test_flags_are_told_from_overrides_wherever_they_stand(typed: Sequence[str],
         (["--package=train"], refusal("--package", "cli.needs_cfg")),
     ],
 )
-def test_what_is_wrong_with_a_flag_is_said_of_it(typed: Sequence[str], message: str) -> None:
+def test_errors_name_the_invalid_flag(typed: Sequence[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_flags(typed)
     assert re.match(message, str(caught.value))

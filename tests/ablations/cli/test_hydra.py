@@ -1,4 +1,4 @@
-"""The command line against a real program of Hydra's with the same groups, schema and files; `--cfg` and `--info`."""
+"""The command line compared with a real Hydra program with the same groups, schema and files; `--cfg` and `--info`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ablations import cli
 from ablations.config.compose import compose_config
 from tests.wording import refusal
 
-# What a line of the table below makes of the options, by `hydra.main`; null where Hydra refuses it.
+# Composes each of the lines below with `hydra.main`; null if Hydra refuses it.
 PROGRAM = """
 import contextlib, io, json, sys
 from pathlib import Path
@@ -28,24 +28,24 @@ from omegaconf import OmegaConf
 import ablations.config
 from ablations.config.compose import compose_config
 
-compose_config([])  # which registers schema and groups
+compose_config([])  # registers schema and groups
 conf = Path(ablations.config.__file__).with_name("conf")
-made = []
+composed = []
 
 
 @hydra.main(version_base="1.3", config_path=str(conf), config_name="config")
 def main(config):
-    made.append(OmegaConf.to_container(config))
+    composed.append(OmegaConf.to_container(config))
 
 
 quiet = [f"hydra.run.dir={sys.argv[1]}", "hydra.output_subdir=null", "hydra/job_logging=none"]
 results = []
 for line in json.load(sys.stdin):
     sys.argv[1:] = [*line, *quiet]
-    made.clear()
+    composed.clear()
     with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
         main()
-    results.append(made[0] if made else None)
+    results.append(composed[0] if composed else None)
 print(json.dumps(results))
 """
 LINES = """
@@ -102,25 +102,25 @@ sweep.question='a, b'
 sweep.question=a,b
 data=[digits]
 """.strip().split("\n")
-# Where the suite is not as Hydra is, and why.
+# Intended differences from Hydra, with reasons.
 STRICTER = {
-    "+nope=3": "an option that nobody reads is a slip",
-    "++nope=3": "the same",
-    "+train.nope=3": "the same",
+    "+nope=3": "an unknown option is a mistake",
+    "++nope=3": "an unknown option is a mistake",
+    "+train.nope=3": "an unknown option is a mistake",
     "~replicates": "every option has a value",
-    "~train": "every study has a choice in each group",
-    "~data": "the same",
-    "data=[digits]": "the same: one choice",
+    "~train": "every study has one choice in each group",
+    "~data": "every study has one choice in each group",
+    "data=[digits]": "every study has one choice in each group",
 }
 LOOSER = {
-    "sweep.variants.x={attention:none}": "names below are a person's own",
-    "sweep.baseline=groups=4": "it can mean one thing only",
+    "sweep.variants.x={attention:none}": "users choose the names of variants",
+    "sweep.baseline=groups=4": "the text is unambiguous",
 }
 
 
 @pytest.fixture(scope="module")
 def hydras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What Hydra makes of each line."""
+    """Hydra's configuration for each line."""
     lines = list(dict.fromkeys([*LINES, *STRICTER, *LOOSER]))
     words = json.dumps([_words(line) for line in lines])
     program = [sys.executable, "-c", PROGRAM, str(tmp_path_factory.mktemp("hydra"))]
@@ -133,7 +133,7 @@ def _words(line: str) -> list[str]:
 
 
 def ours(capsys: pytest.CaptureFixture[str], *typed: str) -> Any:
-    """What `--cfg` shows, as data; None where the line is refused."""
+    """Returns the output of `--cfg` as data; None if the line is refused."""
     status = cli.main("run", "Does it.", lambda *_: 7, ["--cfg", "job", *typed])
     printed = capsys.readouterr()
     assert (status, bool(printed.err)) in ((0, False), (cli.USAGE_STATUS, True))
@@ -141,27 +141,25 @@ def ours(capsys: pytest.CaptureFixture[str], *typed: str) -> Any:
 
 
 def compared(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that both have under the same names."""
+    """Returns the part of a configuration that has the same names in both."""
     kept = {name: value for name, value in config.items() if name in ("data", "model", "attention", "train", "tune")}
     sweep = {name: value for name, value in config["sweep"].items() if name != "name"}
     return kept | {"sweep": sweep, "replicates": config["replicates"], "seed": config["seed"]}
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line not in STRICTER])
-def test_the_grammar_is_hydras(hydras: dict[str, Any], capsys: pytest.CaptureFixture[str], line: str) -> None:
-    made, expected = ours(capsys, *_words(line)), hydras[line]
-    assert (made is None) == (expected is None)
-    if made is not None:
-        made, expected = compared(made), compared(expected)
-        if "factors" in line:  # whose question the suite words anew
-            made["sweep"].pop("question")
+def test_lines_are_composed_as_by_hydra(hydras: dict[str, Any], capsys: pytest.CaptureFixture[str], line: str) -> None:
+    config, expected = ours(capsys, *_words(line)), hydras[line]
+    assert (config is None) == (expected is None)
+    if config is not None:
+        config, expected = compared(config), compared(expected)
+        if "factors" in line:  # the suite generates a question for new factors
+            config["sweep"].pop("question")
             expected["sweep"].pop("question")
-        assert made == expected
+        assert config == expected
 
 
-def test_where_it_is_not_hydras_the_difference_is_known(
-    hydras: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_differences_from_hydra_are_intended(hydras: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     for line in STRICTER:
         assert (ours(capsys, *_words(line)), hydras[line] is None) == (None, False), line
     for line in LOOSER:
@@ -177,34 +175,34 @@ def test_where_it_is_not_hydras_the_difference_is_known(
         ("model=resnet8,resnet20", refusal("model=resnet8,resnet20", "options.takes_one", like="[1,2]", then="-m")),
     ],
 )
-def test_a_refusal_says_what_to_write(capsys: pytest.CaptureFixture[str], typed: str, message: str) -> None:
+def test_errors_contain_the_correct_form(capsys: pytest.CaptureFixture[str], typed: str, message: str) -> None:
     assert cli.main("run", "Does it.", lambda *_: 0, [typed]) == cli.USAGE_STATUS
     assert re.match(f"error: {message}", capsys.readouterr().err)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *typed: str, verb: str = "run") -> str:
+def output(capsys: pytest.CaptureFixture[str], *typed: str, verb: str = "run") -> str:
     assert cli.main(verb, "Does it.", lambda *_: 7, typed) == 0
     return capsys.readouterr().out
 
 
-def test_cfg_shows_what_the_verb_reads(capsys: pytest.CaptureFixture[str]) -> None:
-    config = yaml.safe_load(shown(capsys, "--cfg", "job", "train=short", "study=${sweep.name}-x", "replicates.max=40"))
+def test_cfg_prints_the_options_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    config = yaml.safe_load(output(capsys, "--cfg", "job", "train=short", "study=${sweep.name}-x", "replicates.max=40"))
     assert (config["study"], config["replicates.max"]) == ("${sweep.name}-x", 40)
     assert config["train"]["epochs"] == compose_config(["train=short"]).train.epochs
     assert not {"plan", "bench", "figures"} & set(config)
-    resolved = yaml.safe_load(shown(capsys, "--cfg", "job", "--resolve", "study=${sweep.name}-x"))
+    resolved = yaml.safe_load(output(capsys, "--cfg", "job", "--resolve", "study=${sweep.name}-x"))
     assert resolved["study"] == "groups-x"
-    assert "pilot" in yaml.safe_load(shown(capsys, "--cfg", "job", verb="plan"))["plan"]
-    assert yaml.safe_load(shown(capsys, "--cfg", "job", "recipes=[quick,short]"))["recipes"] == ["quick", "short"]
+    assert "pilot" in yaml.safe_load(output(capsys, "--cfg", "job", verb="plan"))["plan"]
+    assert yaml.safe_load(output(capsys, "--cfg", "job", "recipes=[quick,short]"))["recipes"] == ["quick", "short"]
 
 
-def test_cfg_shows_one_package_and_hydras_own_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    first, rest = shown(capsys, "--cfg", "job", "-p", "sweep.factors", "sweep=norm").split("\n", 1)
+def test_cfg_prints_one_package_or_hydras_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    first, rest = output(capsys, "--cfg", "job", "-p", "sweep.factors", "sweep=norm").split("\n", 1)
     assert first == "# @package sweep.factors"
     assert yaml.safe_load(rest) == compose_config(["sweep=norm"]).sweep.factors
-    assert shown(capsys, "-c", "job", "-p", "train.epochs", "train.epochs=9") == "9\n"
-    assert set(yaml.safe_load(shown(capsys, "--cfg", "hydra"))) == {"hydra"}
-    assert {"hydra", "sweep", "seed"} <= set(yaml.safe_load(shown(capsys, "--cfg", "all")))
+    assert output(capsys, "-c", "job", "-p", "train.epochs", "train.epochs=9") == "9\n"
+    assert set(yaml.safe_load(output(capsys, "--cfg", "hydra"))) == {"hydra"}
+    assert {"hydra", "sweep", "seed"} <= set(yaml.safe_load(output(capsys, "--cfg", "all")))
 
 
 @pytest.mark.parametrize(
@@ -217,21 +215,21 @@ def test_cfg_shows_one_package_and_hydras_own_configuration(capsys: pytest.Captu
         (["--info", "-cd", "/nowhere"], refusal("--config-dir=/nowhere", "options.no_folder")),
     ],
 )
-def test_what_cannot_be_shown_is_one_message(
+def test_invalid_uses_of_cfg_and_info_are_one_message(
     capsys: pytest.CaptureFixture[str], typed: Sequence[str], message: str
 ) -> None:
     assert cli.main("run", "Does it.", lambda *_: 0, typed) == cli.USAGE_STATUS
     assert re.match(f"error: {message}", capsys.readouterr().err)
 
 
-def test_info_shows_search_path_defaults_and_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_info_prints_search_path_defaults_and_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text("defaults: [norm]\nquestion: Mine?\n")
-    text = shown(capsys, "--info", f"--config-dir={tmp_path}", "sweep=mine", "train=short")
+    text = output(capsys, "--info", f"--config-dir={tmp_path}", "sweep=mine", "train=short")
     assert f"file://{tmp_path}" in text
     assert re.search(r"^\| sweep/norm +\| sweep +\| False +\| sweep/mine +\|$", text, re.M)
     assert re.search(r"^ +sweep/mine\n +sweep/norm\n +_self_$", text, re.M)
     assert "question: Mine?" in text
-    alone = shown(capsys, "--info", "defaults", "train=short")
+    alone = output(capsys, "--info", "defaults", "train=short")
     assert "train/short" in alone
     assert "file://" not in alone

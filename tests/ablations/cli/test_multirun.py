@@ -16,7 +16,7 @@ LINE = ("-m", f"model={','.join(MODELS)}", "train.epochs=3")
 
 
 def call(outcomes: dict[str, int | BaseException]) -> tuple[int, list[str]]:
-    """Runs a verb over several models, of which some have an outcome; returns the status and the commands."""
+    """Runs a verb over several models with the given outcomes (default 0); returns the status and the commands."""
     commands = []
 
     def act(config: Config, command: str) -> int:
@@ -29,19 +29,19 @@ def call(outcomes: dict[str, int | BaseException]) -> tuple[int, list[str]]:
     return cli.main("run", "Does it.", act, LINE), commands
 
 
-def test_studies_are_run_one_after_the_other_by_commands_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_studies_are_run_one_after_the_other_with_separate_commands(capsys: pytest.CaptureFixture[str]) -> None:
     status, commands = call({})
     assert status == 0
     assert commands == [f"python -m ablations.run model={model} train.epochs=3" for model in MODELS]
     printed = capsys.readouterr()
     assert printed.err == ""
     for number, model in enumerate(MODELS, 1):
-        own, name = f"model={model}", f"groups-digits-{model}"
-        assert worded("cli.job", number=number, jobs=3, name=name, own=own) in printed.out
+        override, name = f"model={model}", f"groups-digits-{model}"
+        assert worded("cli.job", number=number, jobs=3, name=name, own=override) in printed.out
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status", "said"),
+    ("outcome", "status", "message"),
     [
         (1, 1, ""),
         (2, 2, ""),
@@ -49,38 +49,38 @@ def test_studies_are_run_one_after_the_other_by_commands_of_their_own(capsys: py
         (RuntimeError("planted"), 1, "RuntimeError: planted"),
     ],
 )
-def test_one_that_fails_costs_one(
-    capsys: pytest.CaptureFixture[str], outcome: int | BaseException, status: int, said: str
+def test_a_failed_study_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture[str], outcome: int | BaseException, status: int, message: str
 ) -> None:
     ended, commands = call({"resnet20": outcome})
     assert (ended, len(commands)) == (1, 3)
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     names = f"groups-digits-resnet20 (exit status {status})"
     assert worded("cli.jobs_failed", failed=1, jobs=3, names=names) in error
     assert call(dict.fromkeys(MODELS, outcome))[0] == status
 
 
 @pytest.mark.parametrize("outcome", [cli.INTERRUPTED_STATUS, KeyboardInterrupt(), cli.BROKEN_PIPE_STATUS])
-def test_a_signal_ends_all(outcome: int | BaseException) -> None:
+def test_a_signal_stops_all_studies(outcome: int | BaseException) -> None:
     status, commands = call({"resnet20": outcome})
     assert status == (outcome if isinstance(outcome, int) else cli.INTERRUPTED_STATUS)
     assert len(commands) == 2
 
 
-def test_what_can_be_refused_is_refused_before_the_first_study() -> None:
-    ran = []
+def test_errors_are_reported_before_the_first_study_is_run() -> None:
+    studies = []
 
     def act(config: Config, command: str) -> int:
-        ran.append((config, command))
+        studies.append((config, command))
         return 0
 
     assert cli.main("run", "Does it.", act, ["-m", "model=resnet8,resnetx"]) == cli.USAGE_STATUS
-    assert ran == []
+    assert studies == []
 
 
-def test_a_real_study_that_is_refused_costs_itself(tmp_path: Path, command: Command) -> None:
-    # A sweep of groups cannot have their number set by itself; one of shuffles can.
+def test_a_refused_study_does_not_stop_the_others(tmp_path: Path, command: Command) -> None:
+    # attention.groups cannot be set in a sweep that varies it.
     options = [*TINY[1:], "tracking.enabled=false", f"results_dir={tmp_path}"]
     done = command("plan", "-m", "sweep=groups,shuffle", "attention.groups=2", *options)
     assert done.returncode == 1

@@ -1,8 +1,8 @@
-"""A thousand wrong configurations: each ends in exit status 2 with one message, and nothing is trained or touched.
+"""A thousand invalid configurations: each ends with exit status 2 and one message, without training or writing files.
 
-What is wrong is wrong by how it is made: each strategy breaks something that was right, as a bound, a type, a name or
-a rule between options, and none asks the suite whether it did. Options are found by walking the configuration, so a
-new one is tried without a line here; only one that may be anything (`Any`) has to be given wrong values by hand.
+Configurations are invalid by construction: each strategy violates a bound, a type, a name or a rule between options,
+independently of the suite's own checks. Options are collected from the configuration classes, so new ones are tested
+automatically; only options of type `Any` need invalid values here.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from ablations.config.groups import GROUPS, group_choices
 from tests.conftest import Command
 
 VERBS = ("run", "plan", "analyze", "bench", "claims")
-DESIGNED = ("run", "plan", "analyze", "bench")  # the verbs that make cells of a sweep
-STUDIED = ("run", "plan", "analyze")  # the verbs that have a study of a name, with images
-STORED = ("run", "plan", "analyze", "claims")  # the verbs that open a database
-# Options of some verbs alone.
+DESIGNED = ("run", "plan", "analyze", "bench")  # verbs that make a design
+STUDIED = ("run", "plan", "analyze")  # verbs with a named study and a data set
+STORED = ("run", "plan", "analyze", "claims")  # verbs that open a database
+# Options that only some verbs have.
 OWNED = {
     "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
     "recipes": ("plan", "run", "analyze"), "against": ("analyze",), "export": ("run", "analyze"),
 }  # fmt: skip
-FREE = ("sweep.factors", "sweep.variants", "tune.space")  # below these, names are a person's own
-EXAMPLES = int(os.environ.get("ABLATIONS_WRONG_ONES", "1000"))  # more to look for what is new
+FREE = ("sweep.factors", "sweep.variants", "tune.space")  # mappings whose keys users choose
+EXAMPLES = int(os.environ.get("ABLATIONS_WRONG_ONES", "1000"))  # higher values search for new failures
 
-# What a message must not show: names and spellings of the program's inside.
+# Implementation details that messages must not contain.
 INSIDE = re.compile(
     r"Traceback|ListConfig|DictConfig|AnyNode|NoneType|Union\[|Optional\[|Dict\[|List\[|omegaconf|OmegaConf|<class|"
     r"object at 0x|full_key|object_type|\bNone\b|\bTrue\b|\bFalse\b|Exception|Error\b|no viable|mismatched input|"
@@ -54,7 +54,7 @@ INSIDE = re.compile(
 
 @dataclass(frozen=True)
 class Leaf:
-    """An option: its name on the command line, its type and bounds, and the overrides that it is there under."""
+    """An option: name on the command line, type, bounds, default, and overrides under which it exists."""
 
     name: str
     hint: Any
@@ -69,9 +69,10 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Wrong:
-    """Arguments that are wrong together.
+    """Arguments that are invalid together.
 
-    A message names one of `named`. `touches` are the options that nobody else may set, lest they mend it.
+    The message must contain one of `named`. `touches` are the options that must not be set elsewhere on the line,
+    because that could correct the error.
     """
 
     arguments: tuple[str, ...]
@@ -81,15 +82,15 @@ class Wrong:
 
     def meets(self, other: Sequence[str]) -> bool:
         return any(
-            one == two or one.startswith(f"{two}.") or two.startswith(f"{one}.")
-            for one in self.touches
-            for two in other
+            first == second or first.startswith(f"{second}.") or second.startswith(f"{first}.")
+            for first in self.touches
+            for second in other
         )
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What is typed, and the names of which a message has to have one."""
+    """A verb with arguments, and the names of which the message must contain one."""
 
     verb: str
     arguments: tuple[str, ...]
@@ -111,39 +112,38 @@ def walk(node: Any, prefix: str, context: tuple[str, ...]) -> Iterator[Leaf]:
 
 @cache
 def every_option() -> tuple[Leaf, ...]:
-    """Returns every option there is under any choice of any group."""
-    usual_config = compose_config([])
-    groups = {group: type(getattr(usual_config, group)) for group in GROUPS}
-    leaves = list(walk(usual_config, "", ()))
-    for group, usual in groups.items():
-        known = {usual}
+    """Returns all options under any choice of any group."""
+    default = compose_config([])
+    leaves = list(walk(default, "", ()))
+    for group in GROUPS:
+        kinds = {type(getattr(default, group))}
         for choice in group_choices()[group]:
             node = getattr(compose_config([f"{group}={choice}"]), group)
-            if type(node) not in known:
-                known.add(type(node))
+            if type(node) not in kinds:
+                kinds.add(type(node))
                 leaves += walk(node, f"{group}.", (f"{group}={choice}",))
     return tuple(leaves)
 
 
 @cache
 def options() -> tuple[Leaf, ...]:
-    """Returns the options that are set by name; those that name a group's choice are set by choosing it."""
+    """Returns all options except the names of groups' choices, which cannot be set."""
     return tuple(leaf for leaf in every_option() if leaf.name not in [f"{group}.name" for group in GROUPS])
 
 
 @cache
 def names() -> frozenset[str]:
-    known = {leaf.name for leaf in every_option()} | set(GROUPS)
-    return frozenset(known | {name.rpartition(".")[0] for name in known if "." in name})
+    valid = {leaf.name for leaf in every_option()} | set(GROUPS)
+    return frozenset(valid | {name.rpartition(".")[0] for name in valid if "." in name})
 
 
 def quoted(text: str) -> str:
-    """Returns Hydra's spelling of a text, whatever is in it."""
+    """Returns any text as a quoted value in Hydra's grammar."""
     body = re.sub(r"(\\+)$", r"\1\1", re.sub(r'(\\*)"', r'\1\1\\"', text))
     return f'"{body}"'
 
 
-# Values that an option cannot have
+# Invalid values
 
 WORDS = ("many", "seven", "x", "-", "auto!", "none of it", "1.2.3", "0x", "¾", "七", "½")
 ODD_TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1, max_size=12)
@@ -160,7 +160,7 @@ def is_number(text: str) -> bool:
 
 
 def misspelt(word: str) -> st.SearchStrategy[str]:
-    """Breaks a word: a letter left out, doubled, swapped, in capitals or foreign."""
+    """Misspells a word: a letter omitted, doubled, swapped, capitalized or foreign."""
     end = len(word)
     at = st.integers(0, max(0, end - 1))
     return st.one_of(
@@ -173,7 +173,7 @@ def misspelt(word: str) -> st.SearchStrategy[str]:
 
 
 def numbers_for(leaf: Leaf) -> list[st.SearchStrategy[str]]:
-    """Returns the numbers that are out of an option's bounds, the nearest first."""
+    """Returns numbers outside an option's bounds, including the closest ones."""
     low, above, high = (leaf.allowed.get(name) for name in ("minimum", "above", "maximum"))
     whole = float not in (leaf.hint, *get_args(leaf.hint))
     wrong: list[st.SearchStrategy[str]] = [st.sampled_from(["nan", ".nan", "inf", "-inf", "1e999"])]
@@ -194,7 +194,7 @@ def numbers_for(leaf: Leaf) -> list[st.SearchStrategy[str]]:
 
 
 def values_for(leaf: Leaf) -> st.SearchStrategy[str]:
-    """Returns values that an option certainly cannot have."""
+    """Returns invalid values of an option."""
     hint, choices, words = leaf.hint, leaf.allowed.get("choices"), leaf.allowed.get("words") or ()
     if hint is Any:
         return st.sampled_from(ANYTHING[leaf.name])
@@ -227,14 +227,14 @@ def values_for(leaf: Leaf) -> st.SearchStrategy[str]:
     return st.one_of(common, texts.map(quoted), st.sampled_from(["true", "false", "''"]), *numbers_for(leaf))
 
 
-# Of options that may be anything: what is wrong nevertheless.
+# Invalid values of options of type `Any`.
 ANYTHING = {
     "figures": ("null", "nothing", "[]", "[forest,nothing]", "[-all]", "[-cams]", "{a: 1}", "7", "''", "[[forest]]"),
     "against": ("[]", "[none,none]", "[a,b,c]", "{a: 1}", "[[a]]"),
     "data.classes": ("null", "-1", "1.5", "[]", "{a: 1}", "true", "[[a]]", "nan"),
 }
 
-# Wrong in one thing
+# Single errors
 
 
 @st.composite
@@ -243,7 +243,7 @@ def a_wrong_value(draw: st.DrawFn) -> Wrong:
     sign = draw(st.sampled_from(["", "", "", "+", "++"]))
     argument = f"{sign}{leaf.name}={draw(values_for(leaf))}"
     touches = tuple(override.partition("=")[0] for override in leaf.context) or (leaf.name,)
-    # Which classes there are is known where the images are.
+    # Classes are unknown without the images.
     verbs = () if leaf.name == "data.classes" else leaf.verbs
     return Wrong((*leaf.context, argument), (leaf.name,), touches, verbs)
 
@@ -283,7 +283,7 @@ def an_unknown_choice(draw: st.DrawFn) -> Wrong:
 
 
 @st.composite
-def a_group_that_is_not_just_chosen(draw: st.DrawFn) -> Wrong:
+def a_misused_group(draw: st.DrawFn) -> Wrong:
     group = draw(st.sampled_from(GROUPS))
     choice = draw(st.sampled_from(group_choices()[group]))
     argument = draw(
@@ -329,12 +329,12 @@ def several_values_at_once(draw: st.DrawFn) -> Wrong:
         )
     )  # fmt: skip
     if leaf.hint is str and not leaf.allowed.get("choices") and not any(sign in value for sign in ",*"):
-        value = "1,2"  # any text would do there
+        value = "1,2"  # the others are valid text
     return Wrong((f"{leaf.name}={value}",), (leaf.name,), (leaf.name,), leaf.verbs)
 
 
 @st.composite
-def an_interpolation_of_nothing(draw: st.DrawFn) -> Wrong:
+def an_invalid_interpolation(draw: st.DrawFn) -> Wrong:
     leaf = draw(st.sampled_from([leaf for leaf in options() if leaf.hint is not Any]))
     value = draw(
         st.sampled_from(
@@ -346,7 +346,7 @@ def an_interpolation_of_nothing(draw: st.DrawFn) -> Wrong:
              f"${{{leaf.name}}}${{{leaf.name}}}", "${${nope}}", "${oc.deprecated:nope}", "${oc.env}", "${_x.y}"]
         )
     )  # fmt: skip
-    # `${now:}` is a text without a letter, and `${a:b:c}` a resolver that nobody has made.
+    # `${now:}` resolves to an empty text, which is valid.
     if value == "${now:}" and leaf.hint is str:
         value = "${nope}"
     context = leaf.context
@@ -355,11 +355,11 @@ def an_interpolation_of_nothing(draw: st.DrawFn) -> Wrong:
 
 
 @st.composite
-def options_that_are_each_other(draw: st.DrawFn) -> Wrong:
+def circular_interpolations(draw: st.DrawFn) -> Wrong:
     numbers = [leaf for leaf in options() if leaf.hint in (int, float) and not leaf.context and leaf.verbs == VERBS]
-    one, two = draw(st.lists(st.sampled_from(numbers), min_size=2, max_size=2, unique_by=lambda leaf: leaf.name))
-    names = (one.name, two.name)
-    return Wrong((f"{one.name}=${{{two.name}}}", f"{two.name}=${{{one.name}}}"), names, names)
+    pair = draw(st.lists(st.sampled_from(numbers), min_size=2, max_size=2, unique_by=lambda leaf: leaf.name))
+    first, second = (leaf.name for leaf in pair)
+    return Wrong((f"{first}=${{{second}}}", f"{second}=${{{first}}}"), (first, second), (first, second))
 
 
 @st.composite
@@ -388,19 +388,19 @@ def an_option_of_another_verb(draw: st.DrawFn) -> Wrong:
 
 
 @st.composite
-def a_factor_of_nothing(draw: st.DrawFn) -> Wrong:
+def an_unknown_factor(draw: st.DrawFn) -> Wrong:
     knobs = [
         leaf.name for leaf in every_option() if leaf.name.startswith(("attention.", "model.")) and not leaf.context
     ]
-    known = {*knobs, "attention", "model"}
+    valid = {*knobs, "attention", "model"}
     protocol = [leaf.name for leaf in options() if leaf.name.partition(".")[0] not in ("attention", "model", "sweep")]
     factor = draw(
         st.one_of(
-            st.sampled_from(sorted(known)).flatmap(misspelt).filter(lambda name: not set(". é") & set(name)),
+            st.sampled_from(sorted(valid)).flatmap(misspelt).filter(lambda name: not set(". é") & set(name)),
             st.sampled_from(protocol),
             st.sampled_from(["attention.nope", "model.nope", "attention.groups.x", "x", "sweep.margin",
             "attention.name.x"]),
-        ).filter(lambda name: name not in known)
+        ).filter(lambda name: name not in valid)
     )  # fmt: skip
     levels = draw(st.sampled_from(["[1,2]", "[a,b]", "[true,false]", "[1]"]))
     arguments = ("sweep=shuffle", f"sweep.factors.{factor}={levels}")
@@ -414,7 +414,7 @@ FITTING = [number for number in range(1, NARROWEST // 2 + 1) if (NARROWEST // 2)
 
 
 @st.composite
-def levels_that_do_not_fit(draw: st.DrawFn) -> Wrong:
+def invalid_levels(draw: st.DrawFn) -> Wrong:
     knobs = [leaf for leaf in options() if leaf.name.startswith("attention.") and not leaf.context]
     misfit = st.integers(2, 100).filter(lambda number: number not in FITTING).map(str)
     wrong: st.SearchStrategy[tuple[str, str]] = st.one_of(
@@ -442,12 +442,12 @@ def nested(name: str, value: str) -> str:
 
 
 def simple(value: str) -> bool:
-    """Says whether a value is one level, not a list of them or something that is not there."""
+    """Returns whether a value is a single level, and neither a collection nor missing."""
     return not value.startswith(("[", "{")) and value not in ("null", "???") and len(value) < 1000
 
 
 @st.composite
-def variants_that_are_none(draw: st.DrawFn) -> Wrong:
+def invalid_variants(draw: st.DrawFn) -> Wrong:
     setting, named = draw(
         st.sampled_from(
             [("sweep.variants.mine=3", "mine"), ("sweep.variants.mine=[1]", "mine"),
@@ -473,7 +473,7 @@ def variants_that_are_none(draw: st.DrawFn) -> Wrong:
         )
     )  # fmt: skip
     if setting == "sweep.variants.twin={}":
-        arguments: tuple[str, ...] = ("sweep=controls", setting)  # which has the base network already
+        arguments: tuple[str, ...] = ("sweep=controls", setting)  # this sweep contains the base network
         named = "twin"
     elif setting == "sweep.variants.none={attention: se}":
         arguments, named = ("sweep=groups", "sweep.variants.none=[1]"), "none"
@@ -487,8 +487,8 @@ def variants_that_are_none(draw: st.DrawFn) -> Wrong:
 
 
 TOGETHER: tuple[Wrong, ...] = (
-    *(Wrong((f"recipes={asked}",), ("recipes",), ("recipes", *DESIGN), STUDIED)
-    for asked in ("quick", "[quick]", "[quick,quick]", "[quick,digits]", "[quik,cifar]", "[cifar10+,quick]", "[,]",
+    *(Wrong((f"recipes={value}",), ("recipes",), ("recipes", *DESIGN), STUDIED)
+    for value in ("quick", "[quick]", "[quick,quick]", "[quick,digits]", "[quik,cifar]", "[cifar10+,quick]", "[,]",
                   "[cifar+quick,digits]", "[null,quick]", "[[quick,cifar]]", "'[quick,cifar]'", "[groups,quick]",
                   "[quick,cifar,cifar+digits]")),
     *(Wrong(("recipes=[quick,cifar]", *others), named, ("recipes", *DESIGN), STUDIED) for others, named in (
@@ -530,8 +530,8 @@ TOGETHER: tuple[Wrong, ...] = (
                        "sweep.max_parameters=7")
     ),
     *(
-        Wrong(("sweep=search", f"sweep.objectives={asked}"), ("sweep.objectives",), DESIGN, STUDIED)
-        for asked in ("[]", "[nope]", "[top1,top1]", "[top1,Top1]", "[null]", "[1]", "[[top1]]")
+        Wrong(("sweep=search", f"sweep.objectives={value}"), ("sweep.objectives",), DESIGN, STUDIED)
+        for value in ("[]", "[nope]", "[top1,top1]", "[top1,Top1]", "[null]", "[1]", "[[top1]]")
     ),
     Wrong(("sweep=search", "measure=off"), ("measure",), DESIGN, STUDIED),
     Wrong(("sweep=search", "sweep.factors={}"), ("sweep.factors",), DESIGN, STUDIED),
@@ -609,7 +609,7 @@ TOGETHER: tuple[Wrong, ...] = (
 
 
 @st.composite
-def a_config_dir_that_is_none(draw: st.DrawFn) -> Wrong:
+def an_invalid_config_dir(draw: st.DrawFn) -> Wrong:
     folder = draw(
         st.sampled_from(["/nowhere", "/dev/null", "/dev/null/x", "x" * 300, "x" * 5000, "é", " ", "~nobody", "\n"])
     )
@@ -670,30 +670,30 @@ ONE_THING: tuple[st.SearchStrategy[Wrong], ...] = (
     a_wrong_value().filter(lambda wrong: bool(wrong.verbs)),
     a_wrong_name(),
     an_unknown_choice(),
-    a_group_that_is_not_just_chosen(),
+    a_misused_group(),
     a_removed_option(),
     malformed_syntax(),
     several_values_at_once(),
-    an_interpolation_of_nothing(),
-    options_that_are_each_other(),
+    an_invalid_interpolation(),
+    circular_interpolations(),
     an_unknown_flag(),
     an_option_of_another_verb(),
-    a_factor_of_nothing(),
-    levels_that_do_not_fit(),
-    variants_that_are_none(),
+    an_unknown_factor(),
+    invalid_levels(),
+    invalid_variants(),
     st.sampled_from(TOGETHER),
     st.sampled_from(TOGETHER),
-    a_config_dir_that_is_none(),
+    an_invalid_config_dir(),
     a_broken_file(),
 )
 
 
 @cache
-def right_ones() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """Returns overrides that change nothing: options with the values that they have anyway."""
-    spelt = {True: "true", False: "false"}
+def valid_overrides() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Returns valid overrides without an effect: options with their defaults."""
+    switches = {True: "true", False: "false"}
     return tuple(
-        (leaf.name, f"{leaf.name}={spelt[leaf.default] if leaf.hint is bool else leaf.default}", leaf.verbs)
+        (leaf.name, f"{leaf.name}={switches[leaf.default] if leaf.hint is bool else leaf.default}", leaf.verbs)
         for leaf in options()
         if not leaf.context
         and leaf.hint in (int, float, bool, str)
@@ -712,18 +712,18 @@ def wrong_command_lines(draw: st.DrawFn) -> CommandLine:
         if verb in other.verbs and not any(wrong.meets(other.touches) for wrong in chosen):
             chosen.append(other)
     pieces = [wrong.arguments for wrong in chosen]
-    for name, override, verbs in draw(st.lists(st.sampled_from(right_ones()), max_size=3)):
+    for name, override, verbs in draw(st.lists(st.sampled_from(valid_overrides()), max_size=3)):
         if verb in verbs and not any(wrong.meets([name]) for wrong in chosen):
             pieces.append((override,))
     arguments = [argument for piece in draw(st.permutations(pieces)) for argument in piece]
     return CommandLine(verb, tuple(arguments), tuple(name for wrong in chosen for name in wrong.named))
 
 
-# What happens
+# Tests
 
 
 class WorkBegan(BaseException):
-    """A wrong configuration was taken for a right one; no `except Exception` hides it."""
+    """An invalid configuration was accepted; not an Exception, so that no handler hides it."""
 
 
 def _work(*_: object, **__: object) -> Any:
@@ -732,7 +732,7 @@ def _work(*_: object, **__: object) -> Any:
 
 @pytest.fixture(scope="module")
 def nothing_works() -> Iterator[None]:
-    """Lets what trains, measures, judges claims or asks the network fail at once."""
+    """Makes training, measuring, evaluating claims and network access fail immediately."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "backward", _work)
         patch.setattr(Benchmark, "measure", _work)
@@ -742,14 +742,14 @@ def nothing_works() -> Iterator[None]:
 
 
 def _reads_the_stores_only(urls: Sequence[str], margin: float) -> Any:
-    """Stands for the ledger of claims, which would take seconds to compute."""
+    """Replaces the ledger of claims, which takes seconds to compute."""
     importlib.import_module("ablations.ledger.stored").stored_studies(urls)
     _work(margin)
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder of files, each of them broken in another way."""
+    """A folder of invalid files."""
     folder = tmp_path_factory.mktemp("conf")
     for group in ("sweep", "train"):
         (folder / group).mkdir()
@@ -762,7 +762,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Returns the current folder, which nothing is in."""
+    """The current folder, which is empty."""
     folder = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -771,23 +771,23 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def check(line: CommandLine, status: int, out: str, error: str, folder: Path, conf: Path) -> None:
     __tracebackhide__ = True
-    told = f"\n{line}\nstatus {status}\n--- out\n{out}\n--- error\n{error}"
-    assert status == cli.USAGE_STATUS, told
-    assert error.startswith("error: "), told
+    details = f"\n{line}\nstatus {status}\n--- out\n{out}\n--- error\n{error}"
+    assert status == cli.USAGE_STATUS, details
+    assert error.startswith("error: "), details
     first, *listing = error.rstrip("\n").splitlines()
-    assert error.endswith("\n"), told
-    # Sweeps are listed with their questions, below one message.
-    assert not listing or listing[0].startswith("Sweeps (research questions):"), told
-    assert all(text.startswith("  ") for text in listing[1:]), told
-    assert error.count("error: ") == 1, told
+    assert error.endswith("\n"), details
+    # Only the list of sweeps with their questions may follow the message.
+    assert not listing or listing[0].startswith("Sweeps (research questions):"), details
+    assert all(text.startswith("  ") for text in listing[1:]), details
+    assert error.count("error: ") == 1, details
     typed = " ".join(line.arguments)
-    assert not [found for found in INSIDE.findall(first.replace(str(conf), "")) if found not in typed], told
-    assert len(first) < 1200, told
-    assert first.isprintable(), told
-    assert "secret" not in error, told
-    assert any(name in first for name in line.named), told
-    assert out == "", told
-    assert not list(folder.iterdir()), f"{told}\n--- made\n{sorted(folder.rglob('*'))}"
+    assert not [match for match in INSIDE.findall(first.replace(str(conf), "")) if match not in typed], details
+    assert len(first) < 1200, details
+    assert first.isprintable(), details
+    assert "secret" not in error, details
+    assert any(name in first for name in line.named), details
+    assert out == "", details
+    assert not list(folder.iterdir()), f"{details}\n--- written\n{sorted(folder.rglob('*'))}"
 
 
 def act_of(verb: str) -> Callable[..., int]:
@@ -808,15 +808,15 @@ def called(line: CommandLine, conf: Path) -> tuple[int, str, str]:
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(line=wrong_command_lines())
 @pytest.mark.usefixtures("nothing_works")
-def test_a_wrong_configuration_is_one_message_and_touches_nothing(line: CommandLine, empty: Path, broken: Path) -> None:
+def test_an_invalid_configuration_is_one_message_and_writes_no_files(
+    line: CommandLine, empty: Path, broken: Path
+) -> None:
     check(line, *called(line, broken), empty, broken)
 
 
 @pytest.mark.parametrize("wrong", TOGETHER)
 @pytest.mark.usefixtures("nothing_works")
-def test_what_cannot_go_together_is_said_by_every_verb_that_it_matters_to(
-    wrong: Wrong, empty: Path, broken: Path
-) -> None:
+def test_conflicting_options_are_refused_by_every_verb_that_has_them(wrong: Wrong, empty: Path, broken: Path) -> None:
     for verb in wrong.verbs:
         line = CommandLine(verb, wrong.arguments, wrong.named)
         check(line, *called(line, broken), empty, broken)
@@ -824,20 +824,20 @@ def test_what_cannot_go_together_is_said_by_every_verb_that_it_matters_to(
 
 @pytest.mark.parametrize("name", [*BROKEN_FILES, "binary", "folder"])
 @pytest.mark.usefixtures("nothing_works")
-def test_a_file_that_is_broken_is_named(name: str, empty: Path, broken: Path) -> None:
+def test_the_error_for_an_invalid_file_names_it(name: str, empty: Path, broken: Path) -> None:
     line = CommandLine("plan", (f"--config-dir={FOLDER}", f"sweep={quoted(name)}"), (f"sweep/{name}.yaml", "sweep."))
     check(line, *called(line, broken), empty, broken)
 
 
 @pytest.mark.usefixtures("nothing_works")
-def test_help_for_a_wrong_configuration_says_what_is_wrong(empty: Path, broken: Path) -> None:
+def test_help_with_an_invalid_configuration_is_the_same_message(empty: Path, broken: Path) -> None:
     for verb in VERBS:
         for arguments in (("--help", "train.epochs=0"), ("train.epochs=${nope}", "-h"), ("--help", "sweep=nope")):
             line = CommandLine(verb, arguments, ("train.epochs", "sweep"))
             check(line, *called(line, broken), empty, broken)
 
 
-def test_options_that_may_be_anything_have_wrong_values_here() -> None:
+def test_all_options_of_type_any_have_invalid_values_here() -> None:
     assert {leaf.name for leaf in options() if leaf.hint is Any} == set(ANYTHING)
 
 
@@ -853,7 +853,7 @@ def test_options_that_may_be_anything_have_wrong_values_here() -> None:
         ("claims", ["sweep.objectives=[[[]]]", "~storage", "$(exit)"], "$(exit)"),
     ],
 )
-def test_the_worst_end_so_as_processes(
+def test_extreme_cases_are_one_message_in_real_processes(
     verb: str, arguments: list[str], named: str, tmp_path: Path, command: Command
 ) -> None:
     done = command(verb, *arguments, cwd=tmp_path)
@@ -861,5 +861,5 @@ def test_the_worst_end_so_as_processes(
     check(line, done.returncode, done.stdout, done.stderr, tmp_path, tmp_path)
 
 
-def test_options_of_some_verbs_alone_are_those_that_the_command_line_knows() -> None:
-    assert OWNED == OWNERS  # otherwise the right ones above are not right for every verb
+def test_the_verbs_of_options_here_equal_the_declared_ones() -> None:
+    assert OWNED == OWNERS  # otherwise `valid_overrides` would not be valid for every verb

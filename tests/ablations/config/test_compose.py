@@ -11,39 +11,39 @@ from ablations.config.groups import default_choices, group_choices, sweep_questi
 from tests.wording import refusal, worded
 
 
-def test_without_overrides_the_main_study_is_composed() -> None:
+def test_without_overrides_the_default_study_is_composed() -> None:
     config = compose_config([])
     assert (config.sweep.name, config.study, config.replicates) == ("groups", "groups-digits-resnet8", 8)
     assert isinstance(config.data, DigitsConfig)
     assert config.sweep.factors == {"attention": {"groups": [1, 2, 4, 8]}}
 
 
-def test_groups_and_options_are_taken_from_the_command_line() -> None:
+def test_overrides_select_groups_and_set_options() -> None:
     config = compose_config(["model=resnet20", "train.epochs=3", "data.clutter=1", "attention.norm=layer", "seed=7"])
     assert (config.model.name, config.train.epochs, config.data.clutter) == ("resnet20", 3, 1)  # type: ignore[attr-defined]
     assert (config.attention.norm, config.seed) == ("layer", 7)  # type: ignore[attr-defined]
     assert config.study == "groups-digits-resnet20"
 
 
-def test_replicates_are_a_number_or_found_out_with_a_limit() -> None:
+def test_replicates_are_a_number_or_auto_with_a_maximum() -> None:
     assert compose_config(["replicates=7"]).replicates == 7
     assert compose_config([]).replicates_max == 32
     config = compose_config(["replicates=auto", "replicates.max=12"])
     assert (config.replicates, config.replicates_max) == ("auto", 12)
 
 
-def test_a_sweep_says_which_difference_matters_or_leaves_it_to_the_data_set() -> None:
+def test_the_margin_of_a_sweep_is_a_number_or_auto() -> None:
     assert compose_config([]).sweep.margin == "auto"
     assert compose_config(["sweep.margin=1"]).sweep.margin == 1
     assert compose_config(["sweep.margin=0.3"]).sweep.margin == 0.3
 
 
-def test_verdicts_are_about_top_1_unless_another_metric_is_named() -> None:
+def test_the_default_metric_of_verdicts_is_top_1() -> None:
     assert compose_config([]).judge.metric == "top1"
     assert compose_config(["judge.metric=test_loss"]).judge.metric == "test_loss"
 
 
-def test_factors_and_variants_of_ones_own_need_no_file() -> None:
+def test_factors_and_variants_can_be_set_on_the_command_line() -> None:
     config = compose_config(
         ["sweep.factors={}", "sweep.factors.attention.norm=[layer,batch]", "sweep.variants.off.attention=none",
          "~sweep.variants.none", "sweep.baseline=off"]
@@ -55,7 +55,7 @@ def test_factors_and_variants_of_ones_own_need_no_file() -> None:
 @pytest.mark.parametrize(
     "storage", ["postgresql://me:pw@host:5432/db?sslmode=require", "sqlite:///my results/optuna.db", "'a, b'"]
 )
-def test_text_that_can_mean_nothing_else_needs_no_quotes(storage: str) -> None:
+def test_unambiguous_text_needs_no_quotes(storage: str) -> None:
     assert compose_config([f"storage={storage}"]).storage == storage.strip("'")
     assert compose_config(["sweep.baseline=groups=4"]).sweep.baseline == "groups=4"
 
@@ -68,7 +68,7 @@ def test_list_options_accept_comma_separated_values_without_brackets(value: str)
     assert compose_config([value]) == compose_config([f"{key}=[{text}]"])
 
 
-def test_a_sweep_of_ones_own_is_a_file_in_a_folder(tmp_path: Path) -> None:
+def test_the_users_sweep_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text(
         "question: Is it the shuffle?\nfactors: {attention: {shuffle: [true, false]}}\nbaseline: shuffle=on\n"
@@ -78,7 +78,7 @@ def test_a_sweep_of_ones_own_is_a_file_in_a_folder(tmp_path: Path) -> None:
     assert "mine" in group_choices(str(tmp_path))["sweep"]
 
 
-def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
+def test_defaults_are_valid_choices_and_sweeps_have_questions() -> None:
     choices = group_choices()
     assert all(choice in choices[group] for group, choice in default_choices().items())
     assert all(question.endswith("?") for question in sweep_questions().values())
@@ -177,7 +177,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["data.flip=maybe"], refusal("data.flip=maybe", "options.neither")),
     ],
 )
-def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: list[str], message: str) -> None:
+def test_errors_name_the_invalid_override(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=r"(?s)^" + message):
         compose_config(arguments)
 
@@ -200,23 +200,23 @@ def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: l
         ("factors: 7", refusal("factors=7", "options.as_settings")),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_of_the_file(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_name_the_invalid_file(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "sweep").mkdir()
     path = tmp_path / "sweep" / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=f"{path}: {message}"):
         compose_config(["sweep=mine"], str(tmp_path))
-    assert compose_config([], str(tmp_path)).sweep.name == "groups"  # a file that is not chosen is no matter
+    assert compose_config([], str(tmp_path)).sweep.name == "groups"  # files that are not selected are ignored
     assert sweep_questions(str(tmp_path))["groups"].startswith("How many groups")
 
 
-def test_a_file_may_not_hide_a_sweep_of_the_suite(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_a_built_in_sweep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "groups.yaml").write_text("question: Mine?")
     with pytest.raises(UsageError, match=worded("groups.hidden", name="groups")):
         compose_config(["sweep=groups"], str(tmp_path))
 
 
-def test_a_folder_that_is_not_there_is_refused() -> None:
+def test_a_missing_config_dir_is_refused() -> None:
     with pytest.raises(UsageError, match=refusal("--config-dir=/nowhere", "options.no_folder")):
         compose_config([], "/nowhere")

@@ -9,7 +9,7 @@ from ablations.config.compose import compose_config
 from tests.wording import refusal
 
 
-def test_costs_are_measured_to_two_percent_unless_something_else_is_asked_for() -> None:
+def test_the_defaults_and_choices_of_measure() -> None:
     measure = compose_config([]).measure
     assert (measure.name, measure.precision, measure.margin) == ("on", 2.0, 5.0)
     assert compose_config(["measure=off"]).measure.name == "off"
@@ -17,13 +17,13 @@ def test_costs_are_measured_to_two_percent_unless_something_else_is_asked_for() 
 
 
 @pytest.mark.parametrize("written", ["0.5%", "0.5", "'0.5 %'", "0.50%", "5e-1%"])
-def test_percentages_are_written_with_their_sign_or_without_it(written: str) -> None:
+def test_percentages_may_have_a_percent_sign(written: str) -> None:
     measure = compose_config([f"measure.precision={written}", f"measure.margin={written}"]).measure
     assert (measure.precision, measure.margin) == (0.5, 0.5)
 
 
 @given(st.floats(0, 100).map(lambda value: round(value, 4)))
-def test_every_percentage_of_the_range_is_understood(value: float) -> None:
+def test_every_percentage_in_the_range_is_valid(value: float) -> None:
     assert compose_config([f"measure.precision={value}%"]).measure.precision == pytest.approx(value)
 
 
@@ -47,6 +47,6 @@ def test_every_percentage_of_the_range_is_understood(value: float) -> None:
         ("measure=quick", refusal("measure=quick", "options.no_such", what="measure", valid="off, on, only")),
     ],
 )
-def test_what_is_no_way_to_measure_is_refused_as_it_was_typed(typed: str, message: str) -> None:
+def test_invalid_options_of_measure_are_refused(typed: str, message: str) -> None:
     with pytest.raises(UsageError, match="^" + message):
         compose_config([typed])

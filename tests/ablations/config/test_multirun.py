@@ -29,12 +29,12 @@ from tests.wording import refusal
         (["model=resnet20"], ["groups-digits-resnet20"]),
     ],
 )
-def test_each_study_has_a_name_of_its_own(typed: Sequence[str], names: Sequence[str]) -> None:
+def test_each_study_has_a_distinct_name(typed: Sequence[str], names: Sequence[str]) -> None:
     jobs = compose_jobs(typed, None)
     assert [job.study for job in jobs] == names
 
 
-def test_combinations_come_in_hydras_order_and_each_is_a_study_that_its_words_make_alone() -> None:
+def test_combinations_are_in_hydras_order_and_equal_separate_studies() -> None:
     jobs = compose_jobs(["model=resnet20,resnet56", "replicates=3", "train.epochs=1,2", "train=short"], None)
     assert [job.own for job in jobs] == [
         (f"model={model}", f"train.epochs={epochs}") for model in ("resnet20", "resnet56") for epochs in (1, 2)
@@ -51,7 +51,7 @@ def test_a_command_without_lists_is_one_study() -> None:
     assert (job.own, job.overrides) == ((), ("sweep.baseline=groups=4", "seed=2"))
 
 
-def test_choices_of_ones_own_folder_match(tmp_path: Path) -> None:
+def test_glob_matches_choices_in_the_users_folder(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     for name in ("mine1", "mine2"):
         (tmp_path / "sweep" / f"{name}.yaml").write_text("question: Mine?\nvariants: {none: {attention: none}}\n")
@@ -72,7 +72,7 @@ def test_choices_of_ones_own_folder_match(tmp_path: Path) -> None:
         (["study=a,a"], refusal("study=a: study=a and study=a", "options.same_name")),
     ],
 )
-def test_what_is_wrong_with_one_study_is_said_before_any_is_run(typed: Sequence[str], message: str) -> None:
+def test_an_error_in_one_study_is_raised_for_all(typed: Sequence[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         compose_jobs(typed, None)
     assert re.match(message, str(caught.value))

@@ -14,10 +14,11 @@ from tests.builders.multiverses import multiverse
 from tests.wording import refusal, worded
 
 
-def test_a_protocol_is_named_by_a_recipe_a_backbone_a_data_set_or_several_of_them() -> None:
-    made = multiverse("sweep=shuffle", "recipes=[cifar,resnet20,timm/resnet18,cifar10+cifar+resnet18]", "seed=3")
+def test_a_protocol_is_a_recipe_backbone_data_set_or_combination() -> None:
+    several = multiverse("sweep=shuffle", "recipes=[cifar,resnet20,timm/resnet18,cifar10+cifar+resnet18]", "seed=3")
     chosen = {
-        one.name: (one.config.train.epochs, one.config.model.name, one.config.data.name) for one in made.protocols
+        protocol.name: (protocol.config.train.epochs, protocol.config.model.name, protocol.config.data.name)
+        for protocol in several.protocols
     }
     assert chosen == {
         "cifar": (30, "resnet8", "digits"),
@@ -25,22 +26,24 @@ def test_a_protocol_is_named_by_a_recipe_a_backbone_a_data_set_or_several_of_the
         "timm/resnet18": (4, "timm/resnet18", "digits"),
         "cifar10+cifar+resnet18": (30, "resnet18", "cifar10"),
     }
-    assert {(one.config.sweep.name, one.config.seed) for one in made.protocols} == {("shuffle", 3)}
+    assert {(protocol.config.sweep.name, protocol.config.seed) for protocol in several.protocols} == {("shuffle", 3)}
 
 
-def test_each_protocol_is_the_study_that_its_own_words_make_alone() -> None:
+def test_each_protocol_equals_a_separate_study() -> None:
     for protocol in multiverse("recipes=[quick,cifar,cifar10+resnet20+cifar]", "train.batch_size=64").protocols:
         assert compose_config(protocol.command.split()) == protocol.config
     named = multiverse("recipes=[quick,timm/resnet18]", "study=mine")
-    assert [one.config.study for one in named.protocols] == ["mine-quick", "mine-timm-resnet18"]
+    assert [protocol.config.study for protocol in named.protocols] == ["mine-quick", "mine-timm-resnet18"]
     for protocol in named.protocols:
         assert compose_config(protocol.command.split()) == protocol.config
 
 
-def test_options_that_are_typed_hold_under_every_protocol() -> None:
-    made = multiverse("recipes=[quick,cifar]", "train.batch_size=64", "train.epochs=2")
-    assert {(one.config.train.batch_size, one.config.train.epochs) for one in made.protocols} == {(64, 2)}
-    assert len({one.config.train.learning_rate for one in made.protocols}) == 2
+def test_other_overrides_apply_to_every_protocol() -> None:
+    several = multiverse("recipes=[quick,cifar]", "train.batch_size=64", "train.epochs=2")
+    assert {(protocol.config.train.batch_size, protocol.config.train.epochs) for protocol in several.protocols} == {
+        (64, 2)
+    }
+    assert len({protocol.config.train.learning_rate for protocol in several.protocols}) == 2
 
 
 def test_studies_of_different_recipes_have_different_names() -> None:
@@ -63,26 +66,26 @@ def test_studies_of_different_recipes_have_different_names() -> None:
         (["recipes=[quick,cifar]", "study="], "groups-digits-resnet8-quick-vs-cifar"),
     ],
 )
-def test_the_report_is_named_by_the_question_and_the_protocols(arguments: list[str], name: str) -> None:
+def test_the_name_of_the_report_contains_the_protocols(arguments: list[str], name: str) -> None:
     assert multiverse(*arguments).name == multiverse(*arguments).config.study == name
 
 
 @pytest.mark.parametrize("arguments", [[], ["recipes=[]"], ["recipes=[quick,cifar]", "recipes=[]"]])
-def test_without_protocols_there_is_one_study(arguments: list[str]) -> None:
+def test_without_recipes_there_is_one_study(arguments: list[str]) -> None:
     assert compose_multiverse(["sweep=groups", *arguments], None, " ".join) is None
 
 
-def test_a_choice_is_of_one_group_alone() -> None:
+def test_choices_of_different_groups_have_different_names() -> None:
     choices = [choice for group in GROUPS for choice in group_choices()[group]]
     assert len(choices) == len(set(choices))
 
 
-def test_a_file_of_ones_own_is_a_protocol_unless_its_name_is_taken_in_another_group(tmp_path: Path) -> None:
+def test_the_users_file_is_a_protocol_unless_its_name_is_ambiguous(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.yaml").write_text("epochs: 2\n")
-    made = compose_multiverse(["recipes=[mine,quick]"], str(tmp_path), " ".join)
-    assert made is not None
-    assert [one.config.train.epochs for one in made.protocols] == [2, 4]
+    several = compose_multiverse(["recipes=[mine,quick]"], str(tmp_path), " ".join)
+    assert several is not None
+    assert [protocol.config.train.epochs for protocol in several.protocols] == [2, 4]
     (tmp_path / "train" / "digits.yaml").write_text("epochs: 2\n")
     with pytest.raises(UsageError, match=refusal("recipes=digits", "multiverse.ambiguous", word="digits")):
         compose_multiverse(["recipes=[digits,quick]"], str(tmp_path), " ".join)
@@ -91,7 +94,7 @@ def test_a_file_of_ones_own_is_a_protocol_unless_its_name_is_taken_in_another_gr
 NO_OPTION = worded("options.no_such", what="option")
 
 
-def test_a_folder_that_is_not_there_is_named_before_protocols_are_looked_up_in_it() -> None:
+def test_a_missing_config_dir_is_reported_before_protocols_are_resolved() -> None:
     for folder in ("nowhere", "x" * 300):
         with pytest.raises(UsageError, match=refusal(f"--config-dir={folder}", "options.no_folder")):
             compose_multiverse(["recipes=[mine,quick]"], folder, " ".join)
@@ -145,17 +148,17 @@ SAME = ("train.epochs=30", "train.batch_size=128", "train.learning_rate=0.4")
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared_is_one_message(arguments: list[str], message: str) -> None:
+def test_invalid_recipes_are_one_message(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         multiverse(*arguments)
     assert re.match(message, str(caught.value)), caught.value
 
 
-def test_one_configuration_is_not_made_of_several_protocols() -> None:
+def test_compose_config_refuses_recipes() -> None:
     with pytest.raises(UsageError, match=refusal("recipes=[quick,cifar]", "multiverse.several")):
         compose_config(["recipes=[quick,cifar]"])
 
 
-def test_what_is_no_protocols_own_is_that_of_the_first() -> None:
-    made = multiverse("recipes=[quick,cifar]", "sweep.margin=0.5", "results_dir=x")
-    assert made.config == replace(made.protocols[0].config, study=made.name)
+def test_shared_options_are_those_of_the_first_protocol() -> None:
+    several = multiverse("recipes=[quick,cifar]", "sweep.margin=0.5", "results_dir=x")
+    assert several.config == replace(several.protocols[0].config, study=several.name)

@@ -33,7 +33,7 @@ class Outer:
     inner: Inner = group(Inner, verbs=("bench",))
 
 
-def test_options_have_the_values_that_they_are_declared_with() -> None:
+def test_valid_values_pass_the_check() -> None:
     check_ranges(Outer())
     check_ranges(Outer(words="auto", names=["b", "a"], inner=Inner(1.0)))
 
@@ -53,24 +53,24 @@ def test_options_have_the_values_that_they_are_declared_with() -> None:
         (Outer(inner=Inner(float("nan"))), refusal("inner.share=nan", "options.not_above", above=0)),
     ],
 )
-def test_a_value_that_is_not_among_the_declared_ones_is_one_message(config: Any, message: str) -> None:
+def test_an_invalid_value_is_one_message(config: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_ranges(config)
     assert re.fullmatch(message, str(caught.value))
 
 
-def test_where_this_machine_has_something_decides_no_result() -> None:
+def test_local_options_do_not_affect_results() -> None:
     assert "folder" not in decisive(Outer())
     assert {"root", "cache", "memory"}.isdisjoint(decisive(StoredConfig()))
 
 
-def test_a_neutral_option_decides_a_result_only_where_it_has_another_value_than_its_default() -> None:
+def test_a_neutral_option_affects_results_only_if_it_differs_from_its_default() -> None:
     assert neutral_defaults(Outer) == {"extra": 0.0}
     assert "extra" not in decisive(Outer())
     assert decisive(Outer(extra=0.5)) == decisive(Outer()) | {"extra": 0.5}
 
 
-def test_the_options_of_some_verbs_alone_say_so_where_they_are_declared() -> None:
+def test_options_of_only_some_verbs_declare_them() -> None:
     assert OWNERS == {
         "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
         "export": ("run", "analyze"), "against": ("analyze",),
@@ -78,7 +78,7 @@ def test_the_options_of_some_verbs_alone_say_so_where_they_are_declared() -> Non
     }  # fmt: skip
 
 
-def test_what_is_a_small_image_is_said_as_it_is_done() -> None:
+def test_help_texts_have_the_threshold_of_small_images() -> None:
     def sentence(config: type, name: str) -> str:
         return next(str(declared.metadata["help"]) for declared in fields(config) if declared.name == name)
 

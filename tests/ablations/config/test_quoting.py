@@ -1,4 +1,4 @@
-"""What Hydra's grammar gives a meaning to: text that has it is understood, or the message says how to quote it."""
+"""Text with special characters of Hydra's grammar is valid, or the message contains the quoted form."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ FOLDERS = (
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",))) | st.text("a\\\"'${}, "))
-def test_quoted_text_is_read_as_it_was(text: str) -> None:
+def test_quoted_text_is_parsed_unchanged(text: str) -> None:
     override = OverridesParser.create().parse_override(f"key={quoted(text)}")
     assert OmegaConf.create({"key": override.value()}).key == text
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_folder_is_understood_or_the_message_says_how_to_write_it(name: str, tmp_path: Path) -> None:
+def test_a_folder_with_special_characters_is_valid_or_the_message_quotes_it(name: str, tmp_path: Path) -> None:
     root = make_tree(tmp_path / name)
     typed = f"data.root={root}"
     try:
         config = compose_config(["data=imagenet_subset", typed])
     except UsageError as error:
-        said = re.search(re.escape(worded("options.quote")) + "(.*)", str(error))
-        if said is None:
-            assert name == "${seed}"  # understood as a reference
+        advice = re.search(re.escape(worded("options.quote")) + "(.*)", str(error))
+        if advice is None:
+            assert name == "${seed}"  # parsed as a reference
             return
-        (typed,) = shlex.split(said[1])
+        (typed,) = shlex.split(advice[1])
         config = compose_config(["data=imagenet_subset", typed])
     if name != "${seed}":
         assert load_images(config.data, Console(quiet=True)).classes == ("n01", "n02", "n03")
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_folder_of_ones_own_files_may_have_any_name(name: str, tmp_path: Path) -> None:
+def test_config_dir_may_have_any_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name / "sweep").mkdir(parents=True)
     (tmp_path / name / "sweep" / "mine.yaml").write_text(
         "question: Is it?\nvariants: {a: {attention: none}, b: {attention: se}}\nbaseline: a\n"
@@ -70,13 +70,13 @@ def test_a_folder_of_ones_own_files_may_have_any_name(name: str, tmp_path: Path)
         ),
     ],
 )  # fmt: skip
-def test_a_message_says_how_text_is_written(typed: str, message: str) -> None:
+def test_a_message_contains_the_quoted_text(typed: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         compose_config([typed])
 
 
 @pytest.mark.parametrize("typed", ["train.epochs=1,2", "train.epochs=[1", "data.root=range(1,3)"])
-def test_what_is_no_text_is_not_said_to_need_quotes(typed: str) -> None:
+def test_quotes_are_not_suggested_for_anything_but_text(typed: str) -> None:
     with pytest.raises(UsageError) as error:
         compose_config([typed])
     assert "quot" not in str(error.value)
