@@ -19,7 +19,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @settings(max_examples=40)
 @given(side=st.integers(6, 40), min_area=st.floats(0.02, 1.0), seed=st.integers(0, 10_000))
-def test_a_resized_crop_is_what_torch_makes_of_the_same_box(side: int, min_area: float, seed: int) -> None:
+def test_a_resized_crop_equals_that_of_torch_for_the_same_box(side: int, min_area: float, seed: int) -> None:
     augmentation = Augmentation(stored=24, side=side, flip=True, min_area=min_area)
     raw = torch.randint(256, (3, 3, 24, 24), dtype=torch.uint8, generator=generator(seed))
     drawn = augmentation.draw(3, generator(seed))
@@ -35,9 +35,7 @@ def test_a_resized_crop_is_what_torch_makes_of_the_same_box(side: int, min_area:
 
 
 @given(min_area=st.floats(0.01, 1.0), seed=st.integers(0, 10_000))
-def test_boxes_lie_within_the_image_and_have_the_area_and_the_ratio_that_were_asked_for(
-    min_area: float, seed: int
-) -> None:
+def test_boxes_are_within_the_image_and_have_valid_areas_and_ratios(min_area: float, seed: int) -> None:
     box = Augmentation(8, 8, min_area=min_area).draw(50, generator(seed))["box"]
     size, centre = box[:, :2], box[:, 2:]
     assert (centre - size / 2 >= -1e-6).all()
@@ -47,7 +45,7 @@ def test_boxes_lie_within_the_image_and_have_the_area_and_the_ratio_that_were_as
     assert (size.prod(1) >= min_area - 1e-6).all()
 
 
-def test_areas_and_ratios_are_spread_like_torchvisions() -> None:
+def test_areas_are_distributed_as_in_torchvision() -> None:
     drawn = Augmentation(100, 64, min_area=0.3).draw(4000, generator())["box"]
     torch.manual_seed(0)
     image = torch.zeros(3, 100, 100)
@@ -58,20 +56,20 @@ def test_areas_and_ratios_are_spread_like_torchvisions() -> None:
     assert ours.std().item() == pytest.approx(areas.std().item(), abs=0.03)
 
 
-def test_a_box_of_the_whole_image_is_the_image_scaled() -> None:
+def test_a_box_of_the_whole_image_is_the_identity() -> None:
     raw = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8, generator=RANDOM)
     augmentation = Augmentation(16, 16, min_area=1.0)
     drawn = augmentation.draw(2, generator()) | {"box": torch.tensor([[1.0, 1.0, 0.5, 0.5]] * 2)}
     torch.testing.assert_close(augmentation.train(raw, drawn), raw.float())
 
 
-def test_a_hole_has_the_mean_colour_and_its_centre_is_anywhere() -> None:
+def test_cutout_sets_a_square_around_any_pixel_to_the_mean_colour() -> None:
     augmentation = Augmentation(9, 9, cutout=3)
     drawn = augmentation.draw(500, generator())
     images = torch.ones(500, 3, 9, 9)
     augmentation.cut_out(images, drawn)
     holes = images == 0
-    assert (holes.all(1) == holes.any(1)).all()  # in all colours at once
+    assert (holes.all(1) == holes.any(1)).all()  # in all channels
     sizes = holes[:, 0].flatten(1).sum(1)
     assert set(sizes.tolist()) == {4, 6, 9}  # at a corner, at an edge, inside
     assert holes[:, 0].any(0).all()
@@ -79,7 +77,7 @@ def test_a_hole_has_the_mean_colour_and_its_centre_is_anywhere() -> None:
         assert image[row, column]
 
 
-def test_nothing_is_augmented_where_nothing_is_asked_for() -> None:
+def test_without_options_images_are_not_augmented() -> None:
     raw = torch.randint(256, (5, 3, 7, 7), dtype=torch.uint8, generator=RANDOM)
     augmentation = Augmentation(7, 7)
     drawn = augmentation.draw(5, generator())
@@ -90,7 +88,7 @@ def test_nothing_is_augmented_where_nothing_is_asked_for() -> None:
     assert torch.equal(images, raw.float())
 
 
-def test_a_test_image_is_the_middle_of_the_stored_one() -> None:
+def test_a_test_image_is_the_centre_crop_of_the_stored_one() -> None:
     raw = torch.arange(36, dtype=torch.uint8).view(1, 1, 6, 6).expand(1, 3, 6, 6)
     assert Augmentation(6, 2).test(raw)[0, 0].tolist() == [[14, 15], [20, 21]]
 
@@ -104,5 +102,5 @@ def test_a_test_image_is_the_middle_of_the_stored_one() -> None:
         (["data=imagenet_subset", "data.resolution=224"], Augmentation(256, 224, flip=True, min_area=0.35)),
     ],
 )
-def test_options_reach_the_augmentation(options: list[str], expected: Augmentation) -> None:
+def test_options_are_passed_to_the_augmentation(options: list[str], expected: Augmentation) -> None:
     assert augmentation_of(compose_config(options).data, expected.stored) == expected

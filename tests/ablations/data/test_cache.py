@@ -54,7 +54,7 @@ def test_images_are_decoded_once(tree: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("change", ["touched", "another", "subset", "resolution"])
-def test_whatever_decides_the_images_makes_another_entry(tree: Path, change: str) -> None:
+def test_files_and_options_that_affect_the_images_create_a_new_entry(tree: Path, change: str) -> None:
     load(tree)
     path = tree / "train" / "n01" / "0.jpg"
     if change == "touched":
@@ -65,26 +65,26 @@ def test_whatever_decides_the_images_makes_another_entry(tree: Path, change: str
     assert len(entries(tree)) == 2
 
 
-def test_what_a_program_does_to_its_images_does_not_reach_the_file(tree: Path) -> None:
+def test_changes_to_images_in_memory_do_not_reach_the_file(tree: Path) -> None:
     before = load(tree).images
     before.train.pixels[:] = 7
     assert (load(tree).images.train.pixels != 7).any()
 
 
 @pytest.mark.parametrize("part", ["train.u8", "meta.json", "test-labels.npy"])
-def test_an_entry_with_a_damaged_file_is_made_anew(tree: Path, part: str) -> None:
+def test_an_entry_with_a_damaged_file_is_rebuilt(tree: Path, part: str) -> None:
     fingerprint = load(tree).images.fingerprint
     path = tree.parent / "cache" / entries(tree)[0] / part
     whole = path.read_bytes()
-    for left in (whole[:-1], whole[: len(whole) // 2], b"", b"null", b"[]"):
-        path.write_bytes(left)
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"null", b"[]"):
+        path.write_bytes(damaged)
         again = load(tree).images
         assert again.fingerprint == fingerprint
         assert len(again.train) == 120
         assert path.read_bytes() == whole
 
 
-# Begins to decode, and goes on when a line is typed.
+# Starts to decode, and continues after a line on standard input.
 PROGRAM = """
     import os, sys, threading
     from functools import cache
@@ -100,7 +100,7 @@ PROGRAM = """
     typed, one_thread = cache(sys.stdin.readline), threading.Lock()
 
     def waiting(path):
-        os.write(1, b"decoding\\n")  # whole, whatever other threads write
+        os.write(1, b"decoding\\n")  # a single write, not interleaved with other threads
         with one_thread:
             typed()
         return original(path)
@@ -120,20 +120,20 @@ def start(tree: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=tree,
-        # Where the tests run in the background of a shell, SIGINT is ignored from the start.
+        # Shells start background jobs with SIGINT ignored, and the tests may run in one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 def start_decoding(tree: Path) -> subprocess.Popen[str]:
-    """Starts a run that has begun to decode, and waits."""
+    """Starts a run, and returns when it has started to decode."""
     run = start(tree)
     assert run.stdout is not None
     assert run.stdout.readline() == "decoding\n"
     return run
 
 
-def test_two_runs_that_want_the_images_at_once_decode_them_once(tree: Path) -> None:
+def test_concurrent_runs_decode_images_once(tree: Path) -> None:
     first = start_decoding(tree)
     second = start(tree)
     assert second.stderr is not None
@@ -141,26 +141,28 @@ def test_two_runs_that_want_the_images_at_once_decode_them_once(tree: Path) -> N
     assert first.stdin is not None
     first.stdin.write("\n")
     first.stdin.close()
-    # Not by `communicate`, which loses lines that readline() has read ahead.
+    # Not with `communicate`, which loses lines that readline() has buffered.
     printed = [run.stdout.read().splitlines() for run in (first, second) if run.stdout is not None]
     assert [run.wait(300) for run in (first, second)] == [0, 0]
-    assert [lines.count("decoding") for lines in printed] == [128, 0]  # and the one that was waited for
+    assert [lines.count("decoding") for lines in printed] == [128, 0]  # one line was read in start_decoding
     assert printed[0][-1] == printed[1][-1]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
-def test_after_a_run_that_was_killed_while_decoding_the_next_one_begins_anew(tree: Path, kind: signal.Signals) -> None:
+def test_after_a_killed_run_the_next_one_decodes_from_the_start(tree: Path, kind: signal.Signals) -> None:
     run = start_decoding(tree)
     assert any(name.endswith(".partial") for name in entries(tree))
     run.send_signal(kind)
     run.communicate("\n", timeout=300)
-    left = entries(tree)
-    assert not left if kind == signal.SIGINT else left == [left[0]] and left[0].endswith(".partial")
+    remaining = entries(tree)
+    assert not remaining if kind == signal.SIGINT else [name.endswith(".partial") for name in remaining] == [True]
     assert len(load(tree).images.train) == 120
     assert not any(name.endswith(".partial") for name in entries(tree))
 
 
-def test_too_little_disk_is_said_before_anything_is_written(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insufficient_disk_space_is_an_error_before_anything_is_written(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
     with pytest.raises(DataError, match="^data.cache=.*: " + worded("cache.too_small", needed="2.0", free="1.0")):
         load(tree)
@@ -176,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(tree: Path, tmp_path: Pa
         decoded(source(tree), tmp_path / "file" / "cache", QUIET)
 
 
-def test_a_full_disk_while_writing_is_one_message_and_leaves_nothing(
+def test_a_full_disk_while_writing_is_one_message_and_leaves_no_files(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room, pwrite, turn = [100_000], os.pwrite, Lock()
@@ -195,16 +197,14 @@ def test_a_full_disk_while_writing_is_one_message_and_leaves_nothing(
     assert entries(tree) == []
 
 
-def test_where_nothing_is_said_the_entries_are_where_caches_are(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_default_folder_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "ablations"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_folder() == Path.home() / ".cache" / "ablations"
 
 
-def test_a_source_without_a_loader_is_an_error_of_the_program() -> None:
+def test_a_configuration_without_a_loader_is_a_type_error() -> None:
     from ablations.config import DataConfig
 
     with pytest.raises(TypeError, match="no loader for DataConfig"):

@@ -29,7 +29,7 @@ from tests.wording import refusal
 
 
 class FakeCifar:
-    """An archive in CIFAR's format, of a few random images, with the checksums that go with it."""
+    """An archive in CIFAR's format with a few random images, and its checksums."""
 
     def __init__(self, folder: Path, name: str = "cifar10", count: int = 20) -> None:
         random = np.random.RandomState(0)
@@ -45,9 +45,9 @@ class FakeCifar:
         for file in (*files, test):
             many = count if name == "cifar10" else 10 * count
             self.pixels[file] = random.randint(256, size=(many, 3072), dtype=np.uint8)
-            self.labels[file] = [place % len(self.classes) for place in range(many)]
+            self.labels[file] = [index % len(self.classes) for index in range(many)]
             self._write(file, {b"data": self.pixels[file], key.encode(): self.labels[file]})
-        self._write(meta, {names.encode(): [known.encode() for known in self.classes]})
+        self._write(meta, {names.encode(): [label.encode() for label in self.classes]})
         self.kind = SimpleNamespace(
             base_folder=base,
             filename=f"{name}.tar.gz",
@@ -59,7 +59,7 @@ class FakeCifar:
         )
 
     def archive(self, folder: Path) -> Path:
-        """Packs the folder as its archive is, and takes it away."""
+        """Packs the folder as the official archive, and removes the folder."""
         path = folder / self.kind.filename
         with tarfile.open(path, "w:gz") as packed:
             packed.add(self.folder, self.kind.base_folder)
@@ -95,7 +95,7 @@ def load(fake: FakeCifar, *options: str, name: str = "cifar10", fetch: bool = Tr
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_images_labels_and_classes_are_those_of_the_archive(make: Make, name: str) -> None:
+def test_images_labels_and_classes_are_read_from_the_archive(make: Make, name: str) -> None:
     fake = make(name)
     images = load(fake, name=name)
     files = list(fake.pixels)
@@ -106,7 +106,7 @@ def test_images_labels_and_classes_are_those_of_the_archive(make: Make, name: st
     assert images.classes == tuple(fake.classes)
 
 
-def test_a_subset_has_as_many_images_of_each_class_and_a_larger_one_contains_it(make: Make) -> None:
+def test_a_subset_has_equal_classes_and_is_contained_in_larger_ones(make: Make) -> None:
     fake = make()
     small, large = (load(fake, f"data.train_per_class={count}", "data.val_per_class=1") for count in (3, 6))
     assert np.bincount(small.train.labels).tolist() == [3] * 10
@@ -116,20 +116,20 @@ def test_a_subset_has_as_many_images_of_each_class_and_a_larger_one_contains_it(
         assert everything[pixels.tobytes()] == label
 
 
-def test_which_images_a_subset_has_depends_on_its_seed_alone(make: Make) -> None:
+def test_a_subset_depends_only_on_its_seed(make: Make) -> None:
     fake = make()
-    one, same, other = (load(fake, "data.train_per_class=3", f"data.seed={seed}") for seed in (1, 1, 2))
-    assert one.fingerprint == same.fingerprint != other.fingerprint
+    first, same, other = (load(fake, "data.train_per_class=3", f"data.seed={seed}") for seed in (1, 1, 2))
+    assert first.fingerprint == same.fingerprint != other.fingerprint
 
 
-def test_the_folder_itself_may_be_named_as_the_root(make: Make) -> None:
+def test_the_root_may_be_the_unpacked_folder_itself(make: Make) -> None:
     fake = make()
     fingerprint = load(fake).fingerprint
     assert load(fake, f"data.root={fake.folder}").fingerprint == fingerprint
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_a_damaged_file_is_named_even_after_it_was_decoded_once(make: Make, damage: str) -> None:
+def test_the_error_for_a_damaged_file_names_it_even_after_decoding(make: Make, damage: str) -> None:
     fake = make()
     load(fake)
     path = fake.folder / "data_batch_3"
@@ -141,14 +141,14 @@ def test_a_damaged_file_is_named_even_after_it_was_decoded_once(make: Make, dama
         load(fake)
 
 
-def test_a_class_with_too_few_images_is_named_with_what_can_be_had(make: Make) -> None:
+def test_the_error_for_a_class_with_too_few_images_has_the_available_number(make: Make) -> None:
     with pytest.raises(DataError, match=refusal("data.train_per_class=11", "images.too_few", name="class0", number=10)):
         load(make(), "data.train_per_class=11")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None], str]]:
-    """A real host of files; `cut` makes it break off after that many bytes."""
+    """A real file server; `cut` makes it stop after that many bytes."""
     folder = tmp_path / "host"
     folder.mkdir()
     most = {"bytes": -1}
@@ -173,7 +173,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None], str]]:
         host.shutdown()
 
 
-def test_what_is_not_there_is_downloaded_once_and_a_download_that_was_cut_off_starts_anew(
+def test_a_missing_data_set_is_downloaded_once_and_a_truncated_download_restarts(
     make: Make, server: tuple[Path, Callable[[int], None], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = make()
@@ -192,7 +192,7 @@ def test_what_is_not_there_is_downloaded_once_and_a_download_that_was_cut_off_st
     assert f"Downloading cifar10 to {fake.root}" in capsys.readouterr().out
 
 
-def test_who_only_looks_at_a_study_downloads_nothing(
+def test_without_fetch_nothing_is_downloaded(
     make: Make, server: tuple[Path, Callable[[int], None], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = make()
@@ -210,7 +210,7 @@ def test_who_only_looks_at_a_study_downloads_nothing(
     assert load(fake).fingerprint == load(fake, fetch=False).fingerprint == expected
 
 
-def test_an_archive_that_was_fetched_by_hand_is_unpacked(make: Make) -> None:
+def test_a_manually_downloaded_archive_is_unpacked(make: Make) -> None:
     fake = make()
     expected = load(fake).fingerprint
     fake.archive(fake.root)
@@ -221,7 +221,7 @@ def test_an_archive_that_was_fetched_by_hand_is_unpacked(make: Make) -> None:
 
 
 @pytest.mark.parametrize("host", ["refuses", "is silent"])
-def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
+def test_a_failed_download_is_one_message_with_alternatives(
     make: Make, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     fake = make()
@@ -238,7 +238,7 @@ def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
     assert f"put {fake.kind.url} into {fake.root}" in message
 
 
-def test_a_file_that_would_run_something_is_refused_whatever_its_checksum(make: Make, tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_refused_even_with_a_valid_checksum(make: Make, tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
             return os.system, (f"touch {tmp_path / 'sprung'}",)

@@ -36,7 +36,7 @@ def on(
     return DeviceImages(images, device, Augmentation(side, side, crop=crop, flip=flip), memory=memory)
 
 
-def test_test_batches_are_all_images_in_order_normalised_by_the_training_set() -> None:
+def test_test_batches_have_all_images_in_order_normalized_by_the_training_set() -> None:
     images = make_images()
     pixels, labels = (torch.cat(parts) for parts in zip(*on(images, crop=0, flip=False).test_batches(3), strict=True))
     grey = images.train.pixels.astype(np.float64)
@@ -47,19 +47,19 @@ def test_test_batches_are_all_images_in_order_normalised_by_the_training_set() -
 
 def test_an_epoch_is_a_permutation_without_its_last_partial_batch() -> None:
     images = make_images(count=20)
-    # Every pixel of an image tells which it is.
+    # The pixels of an image are its index.
     images.train.pixels[:] = np.arange(20, dtype=np.uint8)[:, None, None, None]
     device_images = on(images, crop=2, flip=True)
     batches = list(device_images.train_batches(6, seed=1, epoch=0))
     assert [len(labels) for _, labels in batches] == [6, 6, 6]
     assert device_images.train_images(6) == 18
-    seen = torch.cat([pixels[:, 0, 0, 0] for pixels, _ in batches])
-    assert len(seen.unique()) == 18
+    identities = torch.cat([pixels[:, 0, 0, 0] for pixels, _ in batches])
+    assert len(identities.unique()) == 18
     order = [torch.cat([labels for _, labels in device_images.train_batches(6, 1, epoch)]).tolist() for epoch in (0, 1)]
     assert order[0] != order[1]
 
 
-def test_equal_seeds_give_equal_batches_and_others_do_not() -> None:
+def test_batches_are_determined_by_seed_and_epoch() -> None:
     device_images = on(make_images(), crop=2, flip=True)
 
     def epoch(seed: int, number: int) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_equal_seeds_give_equal_batches_and_others_do_not() -> None:
 
 @settings(max_examples=40)
 @given(crop=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 1000))
-def test_every_training_image_is_a_shift_of_its_reflected_source(crop: int, flip: bool, seed: int) -> None:
+def test_every_training_image_is_a_shift_of_its_source_with_reflect_padding(crop: int, flip: bool, seed: int) -> None:
     images = make_images(count=4, size=6, seed=seed)
     device_images = on(images, crop=crop, flip=flip)
     sources = {}
@@ -88,14 +88,14 @@ def test_every_training_image_is_a_shift_of_its_reflected_source(crop: int, flip
             assert any(np.array_equal(image, window) for window in sources[label])
 
 
-def test_augmentation_differs_from_image_to_image() -> None:
+def test_augmentation_differs_between_images() -> None:
     images = make_images(count=64)
     images.train.pixels[:] = images.train.pixels[0]
     (pixels, _), *_ = on(images, crop=2, flip=True).train_batches(64, 0, 0)
-    assert len(pixels.flatten(1).unique(dim=0)) > 20  # of 25 shifts, mirrored or not
+    assert len(pixels.flatten(1).unique(dim=0)) > 20  # of 25 shifts, flipped or not
 
 
-def test_images_that_are_mapped_from_disk_come_in_the_same_batches(tmp_path: Path) -> None:
+def test_mapped_images_have_the_same_batches(tmp_path: Path) -> None:
     images = make_images(count=40)
     path = tmp_path / "train.u8"
     path.write_bytes(images.train.pixels.tobytes())
@@ -104,17 +104,17 @@ def test_images_that_are_mapped_from_disk_come_in_the_same_batches(tmp_path: Pat
     resident, on_disk = on(images, crop=2, flip=True, memory="device"), on(stored, crop=2, flip=True, memory="mapped")
     assert resident.resident
     assert not on_disk.resident
-    for ours, theirs in (
+    for in_memory_batches, mapped_batches in (
         (resident.train_batches(3, 5, 1), on_disk.train_batches(3, 5, 1)),
         (resident.test_batches(3), on_disk.test_batches(3)),
     ):
-        for one, other in zip(ours, theirs, strict=True):
-            assert torch.equal(one[0], other[0])
-            assert torch.equal(one[1], other[1])
+        for expected, batch in zip(in_memory_batches, mapped_batches, strict=True):
+            assert torch.equal(batch[0], expected[0])
+            assert torch.equal(batch[1], expected[1])
 
 
-def test_how_many_images_are_augmented_at_once_changes_none_of_them() -> None:
-    # Of such large ones a batch of 12 is made at once, one of 4 alone, and of batches of 1 four together.
+def test_augmentation_does_not_depend_on_the_number_of_images_processed_together() -> None:
+    # With images of this size, batches of 12 and of 4 are processed separately, and four batches of 1 together.
     images = make_images(count=12, size=260)
     augmented = DeviceImages(images, CPU, Augmentation(260, 256, flip=True, cutout=40, min_area=0.3))
     (whole, labels), *more = augmented.train_batches(12, 1, 2)
@@ -123,17 +123,17 @@ def test_how_many_images_are_augmented_at_once_changes_none_of_them() -> None:
         parts = list(augmented.train_batches(size, 1, 2))
         assert [len(part) for part, _ in parts] == [size] * (12 // size)
         assert torch.equal(torch.cat([part for part, _ in parts]), whole)
-        assert torch.equal(torch.cat([own for _, own in parts]), labels)
+        assert torch.equal(torch.cat([part for _, part in parts]), labels)
 
 
-def test_whoever_leaves_an_epoch_early_leaves_no_thread_behind() -> None:
+def test_an_unfinished_epoch_leaves_no_threads() -> None:
     before = threading.active_count()
     for _ in range(3):
         next(on(make_images(count=200), memory="mapped").train_batches(4, 0, 0))
     assert threading.active_count() == before
 
 
-def test_images_stay_on_disk_where_they_would_take_more_than_half_of_what_is_free(
+def test_images_stay_on_disk_if_they_exceed_half_of_the_free_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images = make_images()
@@ -145,8 +145,8 @@ def test_images_stay_on_disk_where_they_would_take_more_than_half_of_what_is_fre
     assert on(images, memory="device").resident
 
 
-def test_mean_and_spread_of_many_images_are_those_of_some_at_equal_distances() -> None:
-    images = make_images(count=100_001, size=2)  # twice as many as are looked at, and one more: every third
+def test_mean_and_std_of_many_images_are_computed_from_evenly_spaced_ones() -> None:
+    images = make_images(count=100_001, size=2)  # more than twice the limit, so that every third is used
     for other in (1, 2):
         images.train.pixels[other::3] = 255
     some = images.train.pixels[::3].astype(np.float64)
@@ -155,7 +155,7 @@ def test_mean_and_spread_of_many_images_are_those_of_some_at_equal_distances() -
     np.testing.assert_allclose(pixels.numpy(), (images.test.pixels - mean) / std, rtol=1e-4, atol=1e-4)
 
 
-def test_an_epoch_of_resized_crops_sees_other_parts_of_every_image() -> None:
+def test_resized_crops_are_reproducible_and_have_the_size_of_the_input() -> None:
     images = make_images(count=8, size=16)
     augmented = DeviceImages(images, CPU, Augmentation(16, 14, flip=True, cutout=4, min_area=0.3))
     (pixels, _), *_ = augmented.train_batches(8, 0, 0)
@@ -164,40 +164,40 @@ def test_an_epoch_of_resized_crops_sees_other_parts_of_every_image() -> None:
     assert torch.equal(pixels, again)
     (tested, _), *_ = augmented.test_batches(7)
     assert tested.shape == (7, 3, 14, 14)
-    assert ((pixels == 0).all(1).flatten(1).sum(1) >= 4).all()  # the hole, of which an edge may cut off three quarters
+    assert ((pixels == 0).all(1).flatten(1).sum(1) >= 4).all()  # the border may cut off three quarters of the square
 
 
 @pytest.mark.parametrize("memory", ["device", "mapped"])
 @pytest.mark.parametrize("places", [[0], [4, 1, 1], [6, 5, 4, 3, 2, 1, 0]])
-def test_some_test_images_are_those_of_the_test_batches_at_their_places(memory: str, places: list[int]) -> None:
+def test_test_images_by_index_equal_those_of_test_batches(memory: str, places: list[int]) -> None:
     device_images = on(make_images(), crop=2, flip=True, memory=memory)
     pixels, labels = (torch.cat(parts) for parts in zip(*device_images.test_batches(3), strict=True))
-    some, seen = device_images.some_tests(torch.tensor(places))
-    assert torch.equal(some, pixels[places])
-    assert seen.dtype == torch.uint8
-    assert np.array_equal(seen.numpy(), make_images().test.pixels[places])
+    pixels_of_some, displayed = device_images.some_tests(torch.tensor(places))
+    assert torch.equal(pixels_of_some, pixels[places])
+    assert displayed.dtype == torch.uint8
+    assert np.array_equal(displayed.numpy(), make_images().test.pixels[places])
     assert torch.equal(device_images.test_labels, labels)
 
 
-def test_some_test_images_are_shown_as_networks_see_them() -> None:
+def test_test_images_by_index_are_cropped_for_display() -> None:
     images = make_images(size=16)
     device_images = DeviceImages(images, CPU, Augmentation(16, 14, flip=True, cutout=4, min_area=0.3))
-    some, seen = device_images.some_tests(torch.tensor([5, 0]))
-    assert some.shape == seen.shape == (2, 3, 14, 14)
-    assert np.array_equal(seen.numpy(), images.test.pixels[[5, 0], :, 1:15, 1:15])
+    pixels_of_some, displayed = device_images.some_tests(torch.tensor([5, 0]))
+    assert pixels_of_some.shape == displayed.shape == (2, 3, 14, 14)
+    assert np.array_equal(displayed.numpy(), images.test.pixels[[5, 0], :, 1:15, 1:15])
     grey = images.train.pixels.astype(np.float64)
     mean, std = (moment(grey, axis=(0, 2, 3), keepdims=True) for moment in (np.mean, np.std))
-    np.testing.assert_allclose(some.numpy(), (seen.numpy() - mean) / std, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(pixels_of_some.numpy(), (displayed.numpy() - mean) / std, rtol=1e-4, atol=1e-4)
     before = images.test.pixels.copy()
-    some.zero_()
-    seen.zero_()
+    pixels_of_some.zero_()
+    displayed.zero_()
     assert np.array_equal(images.test.pixels, before)
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("memory", ["device", "mapped"])
 @pytest.mark.parametrize("augmentation", [Augmentation(6, 6, 2, flip=True), Augmentation(6, 5, 0, True, 2, 0.3)])
-def test_a_gpu_sees_the_batches_of_the_cpu(memory: str, augmentation: Augmentation) -> None:
+def test_batches_on_a_gpu_equal_those_on_the_cpu(memory: str, augmentation: Augmentation) -> None:
     images = make_images()
     for cpu, gpu in zip(
         DeviceImages(images, CPU, augmentation).train_batches(4, 0, 0),
@@ -209,48 +209,46 @@ def test_a_gpu_sees_the_batches_of_the_cpu(memory: str, augmentation: Augmentati
 
 
 @pytest.mark.parametrize("memory", ["device", "mapped"])
-def test_some_test_images_are_the_same_share_of_each_class_in_the_order_of_the_test_set(memory: str) -> None:
+def test_a_choice_of_test_images_has_equal_shares_of_each_class(memory: str) -> None:
     drawn = make_digits(20, 60, 0, 4, 0)
     images = DeviceImages(drawn, torch.device("cpu"), Augmentation(32, 32, crop=1), memory=memory)
     pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
     few, few_labels = (torch.cat(parts) for parts in zip(*images.test_batches(7, 30), strict=True))
-    places = torch.from_numpy(evenly_spaced(drawn.test.labels, 30))
-    assert torch.equal(few, pixels[places])
-    assert torch.equal(few_labels, labels[places])
+    indices = torch.from_numpy(evenly_spaced(drawn.test.labels, 30))
+    assert torch.equal(few, pixels[indices])
+    assert torch.equal(few_labels, labels[indices])
     assert torch.bincount(few_labels).tolist() == [3] * 10
     for most in (60, 61, None):
         assert torch.equal(torch.cat([part for part, _ in images.test_batches(7, most)]), pixels)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.data())
-def test_evenly_spaced_images_are_distinct_and_no_class_has_one_more_than_its_share(
-    labels: list[int], data: st.DataObject
-) -> None:
+def test_evenly_spaced_images_are_distinct_and_proportional_to_classes(labels: list[int], data: st.DataObject) -> None:
     number = data.draw(st.integers(1, len(labels)))
     of_all = np.array(labels)
-    places = evenly_spaced(of_all, number)
-    assert len(set(places.tolist())) == number
-    assert places.tolist() == sorted(places)
+    indices = evenly_spaced(of_all, number)
+    assert len(set(indices.tolist())) == number
+    assert indices.tolist() == sorted(indices)
     for label in set(labels):
         share = number * labels.count(label) / len(labels)
-        assert abs((of_all[places] == label).sum() - share) < 1 + 1e-9
+        assert abs((of_all[indices] == label).sum() - share) < 1 + 1e-9
 
 
 @pytest.mark.parametrize("memory", ["device", "mapped"])
-def test_a_subset_is_seen_as_a_copy_of_its_images_would_be(memory: str) -> None:
+def test_a_subset_has_the_batches_of_a_copy_of_its_images(memory: str) -> None:
     images = make_images(count=30)
-    places = np.random.RandomState(0).permutation(30)[:21]
-    parts = images.train.subset(places[:14]), images.train.subset(places[14:])
+    indices = np.random.RandomState(0).permutation(30)[:21]
+    parts = images.train.subset(indices[:14]), images.train.subset(indices[14:])
     copies = [ImageSet(images.train.pixels[part.rows], part.labels) for part in parts]
     subset = on(Images(*parts, images.classes, "subset"), crop=1, flip=True, memory=memory)
     copied = on(in_memory(copies[0], copies[1], images.classes), crop=1, flip=True, memory=memory)
-    for seen, expected in (
+    for batches, expected_batches in (
         (subset.train_batches(4, 1, 0), copied.train_batches(4, 1, 0)),
         (subset.test_batches(3), copied.test_batches(3)),
         ([subset.some_tests(torch.tensor([2, 0]))], [copied.some_tests(torch.tensor([2, 0]))]),
     ):
-        for one, other in zip(seen, expected, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        for batch, expected in zip(batches, expected_batches, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
 
 
 def test_subsets_of_one_data_set_share_its_pixels_on_the_device() -> None:

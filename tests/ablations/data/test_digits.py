@@ -13,12 +13,12 @@ from ablations.data import load_images
 from ablations.data.digits import SIZE, make_digits
 
 
-def test_the_scenes_are_the_same_bytes_on_every_machine() -> None:
-    # A golden value: whoever changes it changes the data set, and all studies on it.
+def test_scenes_are_the_same_bytes_on_every_machine() -> None:
+    # A golden value: changing it changes the data set, and all studies on it.
     assert make_digits(64, 32, clutter=3, noise=12, seed=0).fingerprint == "1931114f6961cef5"
 
 
-def test_images_are_bytes_of_the_declared_shape_with_classes_in_equal_shares() -> None:
+def test_images_have_the_declared_shape_and_equal_classes() -> None:
     images = make_digits(100, 50, clutter=1, noise=4, seed=1)
     assert images.train.pixels.shape == (100, 3, SIZE, SIZE)
     assert images.train.pixels.dtype == np.uint8
@@ -27,14 +27,14 @@ def test_images_are_bytes_of_the_declared_shape_with_classes_in_equal_shares() -
     assert np.bincount(images.test.labels).tolist() == [5] * 10
 
 
-def test_no_source_digit_is_in_both_train_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_digits_of_training_and_test_images_are_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = datasets.load_digits()
     some = np.concatenate([np.flatnonzero(whole.target == digit)[:6] for digit in range(10)])
     source = SimpleNamespace(images=whole.images[some], target=whole.target[some])
     monkeypatch.setattr(datasets, "load_digits", lambda: source)
 
     def drawn() -> tuple[bytes, bytes]:
-        images = make_digits(40, 20, clutter=2, noise=0, seed=0)  # as many as use each source digit
+        images = make_digits(40, 20, clutter=2, noise=0, seed=0)  # enough to use every source digit
         return images.train.pixels.tobytes(), images.test.pixels.tobytes()
 
     before = drawn()
@@ -42,7 +42,7 @@ def test_no_source_digit_is_in_both_train_and_test(monkeypatch: pytest.MonkeyPat
     for number in range(60):
         source.images = whole.images[some]
         source.images[number] = 16 - source.images[number]
-        changed = [one != other for one, other in zip(before, drawn(), strict=True)]
+        changed = [old != new for old, new in zip(before, drawn(), strict=True)]
         assert sorted(changed) == [False, True]
         held_out += changed[1]
     assert held_out == 20
@@ -56,14 +56,14 @@ def test_each_option_changes_the_scenes(option: str) -> None:
     assert base.fingerprint != changed.fingerprint
 
 
-def test_a_digit_stands_out_from_its_background() -> None:
+def test_digits_are_lighter_than_their_background() -> None:
     scenes = make_digits(200, 10, clutter=0, noise=0, seed=0).train.pixels.astype(float)
     centre = scenes[:, :, 8:24, 8:24].max(axis=(2, 3)).mean()
     corner = scenes[:, :, :4, :4].mean()
     assert centre - corner > 60
 
 
-def test_the_configuration_reaches_the_scenes() -> None:
+def test_options_are_passed_to_the_generator() -> None:
     config = compose_config(
         ["data.train_images=30", "data.test_images=20", "data.seed=5", "data.resolution=24", "data.clutter=3"]
     ).data
@@ -71,10 +71,10 @@ def test_the_configuration_reaches_the_scenes() -> None:
 
 
 @pytest.mark.parametrize("side", [16, 20, 24, 31, SIZE])
-def test_smaller_scenes_are_the_same_ones_averaged_over_areas(side: int) -> None:
+def test_smaller_scenes_are_area_averages_of_the_full_ones(side: int) -> None:
     whole, reduced = (make_digits(20, 10, 2, 12, 0, resolution) for resolution in (SIZE, side))
     assert reduced.train.pixels.shape == (20, 3, side, side)
     assert reduced.train.labels.tolist() == whole.train.labels.tolist()
     exact = interpolate(torch.tensor(whole.train.pixels).double(), scale_factor=side, mode="nearest")
-    exact = avg_pool2d(exact, SIZE)  # each pixel repeated `side` times, and averaged over SIZE of these
+    exact = avg_pool2d(exact, SIZE)  # each pixel is repeated `side` times, and SIZE of these are averaged
     assert np.abs(reduced.train.pixels - exact.numpy()).max() <= 0.5 + 1e-9

@@ -1,4 +1,4 @@
-"""Images of every kind become the 8-bit squares that torchvision makes of them, or are refused with the reason."""
+"""Image files are decoded to the same 8-bit squares as by torchvision, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ramp(mode: str) -> Image.Image:
         ("YCbCr", "tif"), ("LAB", "tif"), ("RGBX", "tif"), ("PA", "tif"), ("RGB", "webp"), ("RGBA", "webp"),
     ],
 )  # fmt: skip
-def test_modes_of_eight_bits_become_what_torchvision_makes_of_them(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_modes_of_eight_bits_are_converted_as_by_torchvision(tmp_path: Path, mode: str, suffix: str) -> None:
     path = tmp_path / f"image.{suffix}"
     try:
         ramp(mode).save(path)
@@ -57,13 +57,13 @@ def test_levels_of_sixteen_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
     path, same = tmp_path / f"deep.{suffix}", tmp_path / "same.png"
     Image.fromarray((65535 * RAMP).astype(np.uint16)).save(path)
     Image.fromarray(np.rint(255 * RAMP).astype(np.uint8)).save(same)
-    found = square(path, SIDE)
-    assert np.abs(found.astype(int) - by_torchvision(same)).max() <= 1
-    assert found.min() < 60
-    assert found.max() > 195
+    decoded = square(path, SIDE)
+    assert np.abs(decoded.astype(int) - by_torchvision(same)).max() <= 1
+    assert decoded.min() < 60
+    assert decoded.max() > 195
 
 
-def test_levels_of_which_0_is_white_are_inverted(tmp_path: Path) -> None:
+def test_levels_with_white_as_zero_are_inverted(tmp_path: Path) -> None:
     path = tmp_path / "inverted.tif"
     Image.fromarray((65535 * RAMP).astype(np.uint16)).save(path, tiffinfo={262: 0})
     assert square(path, SIDE)[0].min() > square(path, SIDE)[-1].max()
@@ -77,7 +77,7 @@ def test_levels_of_which_0_is_white_are_inverted(tmp_path: Path) -> None:
         (-(1000 * RAMP).astype(np.int32), "from -1000 to 0"),
     ],
 )
-def test_levels_that_no_colour_is_known_of_are_refused(tmp_path: Path, levels: np.ndarray, reason: str) -> None:
+def test_levels_of_unknown_range_are_refused(tmp_path: Path, levels: np.ndarray, reason: str) -> None:
     path = tmp_path / "image.tif"
     Image.fromarray(levels).save(path)
     pixels, failures = decode_files([path], SIDE, tmp_path, False)
@@ -87,7 +87,7 @@ def test_levels_that_no_colour_is_known_of_are_refused(tmp_path: Path, levels: n
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_tags_are_followed_where_that_is_asked_for(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied_on_request(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "image.png"
     exif = Image.Exif()
     exif[ORIENTATION] = orientation

@@ -1,4 +1,4 @@
-"""Data sets in a real worker process: whose memory their pixels are in."""
+"""Sharing of pixels with a real worker process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start() -> Iterator[Callable[[DataSet, Place], WorkerProcess]]:
 
 
 def look(seed: int, load: Callable[[], DataSet], place: Place) -> tuple[str, str, bool]:
-    """Says in a worker what its images are, and whether it may write to its pixels."""
+    """Returns, in a worker, the class of its pixels, the fingerprint, and whether writing to pixels is possible."""
     assert place.device == "cpu"
     images = load().images(seed, Split.TEST)
     pixels = images.train.pixels
@@ -60,17 +60,17 @@ def test_a_worker_maps_the_pixels_of_the_driver(
     before = data.images(5, Split.TEST)
     worker = start(data, Place(data.fingerprint, config, "cpu"))
     for path in tmp_path.glob("cache/*/*"):
-        path.unlink()  # an entry of the cache may be deleted at any time
+        path.unlink()  # entries of the cache may be deleted at any time
     worker.send(CallWithImages(look, 5))
     answer = None
     while not isinstance(answer, Answer):
         wait([worker], 1.0)
         answer = worker.receive()
     assert answer.error is None
-    drawn = isinstance(data, DrawnScenes)  # which are drawn where they are needed
+    drawn = isinstance(data, DrawnScenes)  # scenes are generated in the worker
     assert answer.value == ("ndarray" if drawn else "memmap", before.fingerprint, True)
     if not drawn:
-        assert data.images(5, Split.TEST).train.pixels[0].any()  # what the worker wrote is its own
+        assert data.images(5, Split.TEST).train.pixels[0].any()  # writes of the worker are not shared
 
 
 def test_each_array_of_pixels_is_converted() -> None:

@@ -4,7 +4,7 @@ from ablations.common.errors import SuiteError, UsageError
 from ablations.data.source import DataError
 
 
-def test_what_is_wrong_with_data_can_be_told_from_what_was_typed() -> None:
+def test_a_data_error_is_not_a_usage_error() -> None:
     error = DataError("data.root", "data", "no such folder")
     assert (error.option, error.value, error.reason) == ("data.root", "data", "no such folder")
     assert isinstance(error, SuiteError)

@@ -1,4 +1,4 @@
-"""Which images cells see: by their split, and by their replicate where each has data of its own."""
+"""The images of cells, by split and replicate."""
 
 from __future__ import annotations
 
@@ -24,40 +24,41 @@ CLASSES = ("ant", "bee", "cat")
 
 
 def numbered(*labels: int, test: int = 6) -> Images:
-    """A data set whose pixels say which image they are: those of training from 0 on, those of testing from 200 on."""
+    """Returns a data set whose pixels identify the images: training images from 0 on, test images from 200 on."""
 
-    def part(first: int, own: list[int]) -> ImageSet:
-        values = (np.arange(first, first + len(own)) % 256).astype(np.uint8)
-        return ImageSet(np.broadcast_to(values[:, None, None, None], (len(own), 3, 2, 2)).copy(), np.array(own))
+    def part(first: int, of_part: list[int]) -> ImageSet:
+        values = (np.arange(first, first + len(of_part)) % 256).astype(np.uint8)
+        pixels = np.broadcast_to(values[:, None, None, None], (len(of_part), 3, 2, 2)).copy()
+        return ImageSet(pixels, np.array(of_part))
 
     return in_memory(part(0, list(labels)), part(200, [number % 3 for number in range(test)]), CLASSES)
 
 
-def seen(part: ImageSet) -> list[int]:
-    """Which images a part has."""
+def identities(part: ImageSet) -> list[int]:
+    """Returns the numbers of the images of a part."""
     pixels = part.pixels if part.rows is None else part.pixels[part.rows]
     return [int(image[0, 0, 0]) for image in pixels]
 
 
 @given(st.lists(st.integers(0, 2), min_size=12, max_size=60), st.floats(0.01, 0.5), st.integers(0, 2**32 - 1))
-def test_validation_images_are_a_part_of_the_training_images_stratified_by_class(
-    labels: list[int], share: float, seed: int
-) -> None:
+def test_validation_images_are_training_images_stratified_by_class(labels: list[int], share: float, seed: int) -> None:
     images = numbered(*labels)
     counts = np.bincount(labels, minlength=3)
     if min(np.floor(share * counts + 1e-9)) < 1:
         with pytest.raises(DataError, match="leaves no"):
             held_out(images, share, seed)
         return
-    made = held_out(images, share, seed)
-    left, held = seen(made.train), seen(made.test)
-    assert sorted(left + held) == list(range(len(labels)))  # all of training, each once, and none of testing
-    assert np.bincount(made.test.labels, minlength=3).tolist() == np.floor(share * counts + 1e-9).astype(int).tolist()
-    assert made.train.labels.tolist() == [labels[number] for number in left]
-    assert made.test.labels.tolist() == [labels[number] for number in held]
-    assert np.bincount(made.train.labels, minlength=3).min() > 0
+    selection = held_out(images, share, seed)
+    left, held = identities(selection.train), identities(selection.test)
+    assert sorted(left + held) == list(range(len(labels)))  # each training image once, and no test image
+    assert (
+        np.bincount(selection.test.labels, minlength=3).tolist() == np.floor(share * counts + 1e-9).astype(int).tolist()
+    )
+    assert selection.train.labels.tolist() == [labels[number] for number in left]
+    assert selection.test.labels.tolist() == [labels[number] for number in held]
+    assert np.bincount(selection.train.labels, minlength=3).min() > 0
     again = held_out(images, share, seed)
-    assert (seen(again.test), again.fingerprint) == (held, made.fingerprint)
+    assert (identities(again.test), again.fingerprint) == (held, selection.fingerprint)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_validation_images_are_a_part_of_the_training_images_stratified_by_class
         ([0] * 20 + [1] * 20 + [2], 0.5, ("cat", "each class needs at least two")),
     ],
 )
-def test_a_share_that_leaves_a_class_empty_is_refused_with_the_smallest_one_that_does_not(
+def test_the_error_for_a_share_that_empties_a_class_has_the_smallest_valid_share(
     labels: list[int], share: float, named: tuple[str, str]
 ) -> None:
     message = refusal(f"data.validation={share}", "data.empty_class", name=named[0], then=named[1])
@@ -77,7 +78,7 @@ def test_a_share_that_leaves_a_class_empty_is_refused_with_the_smallest_one_that
 
 
 @given(st.integers(2, 500))
-def test_the_smallest_share_that_is_named_works(size: int) -> None:
+def test_the_suggested_share_is_valid(size: int) -> None:
     images = numbered(*[0] * 300, *[1] * 300, *[2] * size)
     with pytest.raises(DataError) as refused:
         held_out(images, 1e-6, 0)
@@ -85,21 +86,21 @@ def test_the_smallest_share_that_is_named_works(size: int) -> None:
     held_out(images, least, 0)
 
 
-def test_results_see_all_training_images_and_selections_no_test_image() -> None:
+def test_results_use_all_training_images_and_selections_no_test_images() -> None:
     images = numbered(*[0, 1, 2] * 10)
     data = FixedData(images, seed=3, validation=0.2)
     assert data.images(7, Split.TEST) is images
     selection = data.images(7, Split.VALIDATION)
-    assert max(seen(selection.train) + seen(selection.test)) < 200
+    assert max(identities(selection.train) + identities(selection.test)) < 200
     assert len(selection.test) == 6
     assert selection.fingerprint != images.fingerprint
-    # The same whatever the replicate: data.seed alone decides.
+    # The split depends on data.seed and not on the replicate.
     assert data.view(7, Split.VALIDATION) == data.view(8, Split.VALIDATION) != data.view(7, Split.TEST)
     assert data.images(8, Split.VALIDATION).fingerprint == selection.fingerprint
     assert replace(data, seed=4).images(7, Split.VALIDATION).fingerprint != selection.fingerprint
 
 
-def test_each_replicate_draws_its_own_subset_of_what_is_kept_once() -> None:
+def test_each_replicate_draws_a_subset_of_shared_pixels() -> None:
     pool = numbered(*[0, 1, 2] * 10, test=30)
     data = DrawnSubsets(pool, train_per_class=4, val_per_class=2, validation=0.25)
     first, again, second = (data.images(seed, Split.TEST) for seed in (1, 1, 2))
@@ -108,24 +109,24 @@ def test_each_replicate_draws_its_own_subset_of_what_is_kept_once() -> None:
         assert np.bincount(images.test.labels).tolist() == [2, 2, 2]
         assert images.train.pixels is pool.train.pixels
         assert images.test.pixels is pool.test.pixels
-        assert max(seen(images.train)) < 200 <= min(seen(images.test))  # the official parts are not mixed
-        assert images.train.labels.tolist() == [pool.train.labels[number] for number in seen(images.train)]
-    assert (seen(again.train), again.fingerprint) == (seen(first.train), first.fingerprint)
-    assert seen(second.train) != seen(first.train)
+        assert max(identities(images.train)) < 200 <= min(identities(images.test))  # the official parts are not mixed
+        assert images.train.labels.tolist() == [pool.train.labels[number] for number in identities(images.train)]
+    assert (identities(again.train), again.fingerprint) == (identities(first.train), first.fingerprint)
+    assert identities(second.train) != identities(first.train)
     assert len({first.fingerprint, second.fingerprint, data.fingerprint}) == 3
     assert data.view(1, Split.TEST) != data.view(2, Split.TEST)
     selection = data.images(1, Split.VALIDATION)
-    assert sorted(seen(selection.train) + seen(selection.test)) == sorted(seen(first.train))
+    assert sorted(identities(selection.train) + identities(selection.test)) == sorted(identities(first.train))
     assert len(selection.test) == 3
 
 
-def test_a_part_of_which_no_subset_is_asked_for_is_the_same_in_all_replicates() -> None:
+def test_a_part_without_a_subset_is_the_same_in_all_replicates() -> None:
     pool = numbered(*[0, 1, 2] * 10, test=9)
     data = DrawnSubsets(pool, train_per_class=4, val_per_class=0)
-    assert {tuple(seen(data.images(seed, Split.TEST).test)) for seed in range(4)} == {tuple(range(200, 209))}
+    assert {tuple(identities(data.images(seed, Split.TEST).test)) for seed in range(4)} == {tuple(range(200, 209))}
 
 
-def test_each_replicate_draws_its_own_scenes() -> None:
+def test_each_replicate_generates_different_scenes() -> None:
     data = load_data(DigitsConfig(train_images=40, test_images=20, seed="replicate"))
     first, again, second = (data.images(seed, Split.TEST) for seed in (1, 1, 2))
     assert first.fingerprint == again.fingerprint != second.fingerprint

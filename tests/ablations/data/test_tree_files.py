@@ -1,4 +1,4 @@
-"""Folders and lists as people have them: of editors, archives, file managers, other systems and other programs."""
+"""Realistic folders and lists: of editors, archives, file managers, other operating systems and other programs."""
 
 from __future__ import annotations
 
@@ -42,27 +42,26 @@ def labels(images: dict[str, Path], content: str | bytes) -> dict[str, str]:
         "a.JPEG,n01\r\nb.JPEG,n02\r\nc.JPEG,n01\r\n",
         '"a.JPEG";"n01"\n"b.JPEG";"n02"\n"c.JPEG";"n01"\n',
         "ImageId,PredictionString\na,n01 85 1 499 272\nb,n02 1 1 2 2 n02 3 3 4 4\nc,n01 0 0 9 9\n",  # Kaggle
-        "# made by hand\n\n  a n01  \nb n02\nc n01\nd n02\n",  # and one that is not there
-        "n01\nn02\nn01\n",  # in the order of the names
+        "# made by hand\n\n  a n01  \nb n02\nc n01\nd n02\n",  # d does not exist
+        "n01\nn02\nn01\n",  # in the order of the image names
         codecs.BOM_UTF8 + b"n01\r\nn02\r\nn01\r\n",
         codecs.BOM_UTF16_LE + "a n01\nb n02\nc n01\n".encode("utf-16-le"),
         codecs.BOM_UTF16_BE + "a n01\nb n02\nc n01\n".encode("utf-16-be"),
-        "a.JPEG\rn01".replace("\r", "\t") + "\rb.JPEG\tn02\rc.JPEG\tn01",  # of an old Macintosh
+        "a.JPEG\rn01".replace("\r", "\t") + "\rb.JPEG\tn02\rc.JPEG\tn01",  # line ends of old Macintosh systems
     ],
 )
-def test_lists_of_all_formats_give_each_image_its_class(images: dict[str, Path], content: str | bytes) -> None:
+def test_lists_in_all_formats_are_read(images: dict[str, Path], content: str | bytes) -> None:
     assert labels(images, content) == {"a.JPEG": "n01", "b.JPEG": "n02", "c.JPEG": "n01"}
 
 
-def test_classes_may_have_spaces_in_their_names(images: dict[str, Path]) -> None:
-    found = labels(images, "a\tEnglish springer\nb\tn02\nc\tn01\n")
-    assert found["a.JPEG"] == "English springer"
+def test_names_of_classes_may_contain_spaces(images: dict[str, Path]) -> None:
+    assert labels(images, "a\tEnglish springer\nb\tn02\nc\tn01\n")["a.JPEG"] == "English springer"
 
 
-def test_the_numbers_of_ilsvrcs_devkit_are_those_of_its_table(images: dict[str, Path], tmp_path: Path) -> None:
+def test_class_numbers_of_ilsvrcs_devkit_are_resolved(images: dict[str, Path], tmp_path: Path) -> None:
     entries = np.zeros((2, 1), dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("words", object)])
-    for place, (number, name) in enumerate(((7, "n01"), (490, "n02"))):
-        entries[place, 0] = (np.array([[number]]), name, "some words")
+    for row, (number, name) in enumerate(((7, "n01"), (490, "n02"))):
+        entries[row, 0] = (np.array([[number]]), name, "some words")
     savemat(tmp_path / "meta.mat", {"synsets": entries})
     assert labels(images, "7\n490\n7\n") == {"a.JPEG": "n01", "b.JPEG": "n02", "c.JPEG": "n01"}
     with pytest.raises(DataError, match=r"meta\.mat has no class 8"):
@@ -81,7 +80,7 @@ def test_the_numbers_of_ilsvrcs_devkit_are_those_of_its_table(images: dict[str, 
         ("", "3 of 3 images"),
     ],
 )
-def test_lists_that_do_not_fit_are_one_message(images: dict[str, Path], content: str | bytes, reason: str) -> None:
+def test_invalid_lists_are_one_message(images: dict[str, Path], content: str | bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         labels(images, content)
     assert str(caught.value).startswith(f"{OPTION}=")
@@ -100,7 +99,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
         pass
 
 
-def test_what_tools_leave_behind_is_neither_class_nor_image(tmp_path: Path) -> None:
+def test_leftovers_of_tools_are_ignored(tmp_path: Path) -> None:
     root = tmp_path / "train"
     for name in (
         "n01/a.jpg", "n01/B.JPG", "n01/deep/er/c.png",
@@ -120,7 +119,7 @@ def test_what_tools_leave_behind_is_neither_class_nor_image(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
-def test_links_to_folders_and_images_are_followed_and_circles_end(tmp_path: Path) -> None:
+def test_links_are_followed_and_circular_ones_ignored(tmp_path: Path) -> None:
     real, tree = tmp_path / "real", tmp_path / "n01"
     real.mkdir()
     tree.mkdir()
@@ -130,13 +129,13 @@ def test_links_to_folders_and_images_are_followed_and_circles_end(tmp_path: Path
     (tree / "c.jpg").symlink_to(tmp_path / "gone.jpg")
     (real / "back").symlink_to(tree)
     (tree / "self").symlink_to(tree)
-    found = {path.relative_to(tree).as_posix() for path in images_in(tree)}
-    assert found == {"b.jpg", "images/a.jpg"}
+    paths = {path.relative_to(tree).as_posix() for path in images_in(tree)}
+    assert paths == {"b.jpg", "images/a.jpg"}
     (tmp_path / "link").symlink_to(real)
     assert "link" in subfolders(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of bytes")
-def test_names_that_are_no_text_are_images_too(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_are_accepted(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\351t\351.jpg")).write_bytes(b"x")
     assert len(images_in(tmp_path)) == 1
