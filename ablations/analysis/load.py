@@ -118,15 +118,15 @@ class Maker:
 
 def with_found_variants(design: Design, stored: Iterable[StoredCell], maker: Maker) -> Design:
     """Returns the design of a search with the variants that it has sampled so far, in that order."""
-    found: dict[str, Variant] = {}
+    sampled: dict[str, Variant] = {}
     space = design.factors
     for cell in stored:
         levels = cell.levels
-        if cell.variant in found or levels.keys() != space.keys():
+        if cell.variant in sampled or levels.keys() != space.keys():
             continue
         variant = maker.variant(levels) if all(level in space[path] for path, level in levels.items()) else None
         if variant and variant.network == cell.network:  # otherwise the cell is of another base network
-            found[cell.variant] = variant
-    variants = (*design.variants, *found.values())
+            sampled[cell.variant] = variant
+    variants = (*design.variants, *sampled.values())
     check_distinct(variants)
     return replace(design, variants=variants)

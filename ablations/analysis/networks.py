@@ -102,8 +102,8 @@ class TrainedNetworks:
     def observations(self) -> dict[str, Observation]:
         """The observation of each network on the sample, by variant; without those whose weights cannot be read."""
         keep_freed_memory()
-        loaded = self.loaded(self.variants)
-        return {variant.name: observe(model, variant.network, self.sample) for variant, model in loaded}
+        loaded, sample = self.loaded(self.variants), self.sample
+        return {variant.name: observe(model, variant.network, sample) for variant, model in loaded}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
     stored: dict[str, dict[int, float]] = {}
     for name, replicate, top1 in zip(cells["variant"], cells["replicate"], cells["top1"], strict=True):
         stored.setdefault(str(name), {})[int(replicate)] = float(top1)
-    found: dict[str, dict[int, Predictions]] = {}
+    by_variant: dict[str, dict[int, Predictions]] = {}
     missing, unread = 0, dict[str, str]()
     for variant in (variant for variant in design.variants if variant.name in analysis.shown):
         for replicate, top1 in sorted(stored[variant.name].items()):
@@ -132,14 +132,14 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
             except (OSError, ValueError) as error:
                 unread[cell.name] = str(error)
             else:
-                found.setdefault(variant.name, {})[replicate] = kept
+                by_variant.setdefault(variant.name, {})[replicate] = kept
     note = _note(missing, unread)
-    if not found:
+    if not by_variant:
         reason = f"no predictions are saved in {files.folder}; `run study=<another name> predictions=all` saves them"
         raise UsageError("study", design.study, f"{reason}. {note}" if unread else reason)
     same_images = design.protocol["data"].get("seed") != "replicate"
     files_of = {f"predictions of {cell}": f"cannot be read ({reason})" for cell, reason in unread.items()}
-    return StudyPredictions(found, design.baselines, classes, same_images, note, files_of)
+    return StudyPredictions(by_variant, design.baselines, classes, same_images, note, files_of)
 
 
 def _note(missing: int, unread: Mapping[str, str]) -> str:
@@ -217,13 +217,9 @@ def predictions_frame(found: StudyPredictions) -> pd.DataFrame:
                 "ece_low": min(eces),
                 "ece_high": max(eces),
                 "pairs": len(pairs),
-                "churn": pairs["churn"].mean(),
-                "churn_low": pairs["churn"].min(),
-                "churn_high": pairs["churn"].max(),
-                "churn_floor": floor.mean(),
-                "floor_pairs": len(floor),
-                "only_variant": pairs["only_variant"].mean(),
-                "only_against": pairs["only_against"].mean(),
+                **{"churn": pairs["churn"].mean(), "churn_low": pairs["churn"].min()},
+                **{"churn_high": pairs["churn"].max(), "churn_floor": floor.mean(), "floor_pairs": len(floor)},
+                **{key: pairs[key].mean() for key in ("only_variant", "only_against")},
                 "significant": int((pairs["p"] < ALPHA).sum()),
             }
         )

@@ -115,8 +115,8 @@ def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
         return None
     rows: list[dict[str, Any]] = []
     environments: list[dict[str, str]] = []
-    found = trials_of(design, stored)
-    for (name, number), cell in found.items():
+    started = trials_of(design, stored)
+    for (name, number), cell in started.items():
         if not cell.state.is_done and cell.state is not CellState.FAILED:
             continue
         value = math.nan
@@ -135,7 +135,7 @@ def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
     trials["best"] = trials.index.isin(at_best)
     best_trials = trials[trials["best"]]
     recipes = {
-        str(name): found[str(name), int(number)].recipe
+        str(name): started[str(name), int(number)].recipe
         for name, number in zip(best_trials["variant"], best_trials["trial"], strict=True)
     }
     tuned = [replace(variant, recipe=recipes[variant.name]) for variant in design.variants if variant.name in recipes]
@@ -147,13 +147,13 @@ def trials_of(design: Design, stored: Sequence[StoredCell]) -> dict[tuple[str, i
     """Returns the started trials of a design's tuning, by variant and number of the trial."""
     assert design.tuning is not None
     names = {json.dumps(variant.network, sort_keys=True): variant.name for variant in design.variants}
-    found: dict[tuple[str, int], StoredCell] = {}
+    trials: dict[tuple[str, int], StoredCell] = {}
     for cell in stored:
         is_trial = cell.split is Split.VALIDATION and cell.tuning == design.tuning.id
         if is_trial and cell.replicate < design.tuning.trials:
             name = names.get(json.dumps(cell.network, sort_keys=True))
-            found |= {(name, cell.replicate): cell} if name is not None else {}
-    return found
+            trials |= {(name, cell.replicate): cell} if name is not None else {}
+    return trials
 
 
 def expected_best(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -44,7 +44,6 @@ def main(
     """Runs a verb and returns its exit status: 2, after one message, for errors that the user can correct.
 
     Args:
-        verb: its name.
         purpose: a sentence about the verb, for the help.
         act: runs the verb, given the configuration and the command that makes its study.
         arguments: the command line; by default that of this process.

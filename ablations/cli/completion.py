@@ -12,19 +12,18 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.completion_plugin import CompletionPlugin
-from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ablations.cli.flags import NAMES, read_flags
 from ablations.common.errors import SuiteError, UsageError
-from ablations.config import OPTIONS_OF, OWNERS, SHOWN_NAMES, Config
+from ablations.config import OPTIONS_OF, OWNERS, SHOWN_NAMES
 from ablations.config.compose import compose_config, compose_unresolved
 from ablations.config.groups import GROUPS, group_choices
 from ablations.config.multiverse import without_recipes
@@ -47,8 +46,8 @@ def complete(words: Sequence[str], verbs: Sequence[str]) -> None:
     action, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
     if action not in _ACTIONS:
         raise UsageError("--shell-completion", " ".join(words) or None, "must be ACTION=SHELL", _ACTIONS)
-    found = [plugin for plugin in Plugins.instance().discover(CompletionPlugin) if issubclass(plugin, CompletionPlugin)]
-    plugins = {plugin.provides(): plugin for plugin in found}
+    discovered = Plugins.instance().discover(CompletionPlugin)
+    plugins = {plugin.provides(): plugin for plugin in discovered if issubclass(plugin, CompletionPlugin)}
     if shell not in plugins:
         raise UsageError(action, shell or None, "is not a supported shell", sorted(plugins))
     if action == "query":
@@ -64,11 +63,11 @@ def complete(words: Sequence[str], verbs: Sequence[str]) -> None:
 
 def _query(plugin: type[CompletionPlugin], line: str, verbs: Sequence[str]) -> None:
     """Prints the completions of a line."""
-    found = re.match(rf"\s*\S*\b{_SCRIPT}\s+({'|'.join(verbs)})\s(.*)", line)
-    if found is None:
+    match = re.match(rf"\s*\S*\b{_SCRIPT}\s+({'|'.join(verbs)})\s(.*)", line)
+    if match is None:
         print("\n".join(verb for verb in verbs if verb.startswith(line.rpartition(" ")[2])))
         return
-    verb, typed = found.groups()
+    verb, typed = match.groups()
     last = typed.rpartition(" ")[2]
     if last.startswith("-"):
         print("\n".join(name for name in NAMES if name.startswith(last)))
@@ -128,36 +127,17 @@ class _Loader(ConfigLoader):
         return self._verb in OWNERS.get(name, (self._verb,))
 
     def _values(self, name: str, overrides: Sequence[str]) -> list[str]:
+        """Returns the declared values of an option; none if it accepts any value."""
         try:
             config = compose_config(without_recipes(overrides), self._config_dir)
         except SuiteError:
             config = compose_config([])
-        return _values_of(config, name)
+        for option, value, declared in options_of(config):
+            if option == name:
+                return ["true", "false"] if isinstance(value, bool) else list(declared.get("choices") or ())
+        return []
 
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Not needed for completion."""
+    def _not_needed(self, *_: object, **__: object) -> Any:
         raise NotImplementedError
 
-    def get_search_path(self) -> ConfigSearchPath:
-        """Not needed for completion."""
-        raise NotImplementedError
-
-    def get_sources(self) -> list[ConfigSource]:
-        """Not needed for completion."""
-        raise NotImplementedError
-
-    def list_groups(self, parent_name: str) -> list[str]:
-        """Not needed for completion."""
-        raise NotImplementedError
-
-    def compute_defaults_list(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> object:
-        """Not needed for completion."""
-        raise NotImplementedError
-
-
-def _values_of(config: Config, name: str) -> list[str]:
-    """Returns the declared values of an option; none if it accepts any value."""
-    for option, value, declared in options_of(config):
-        if option == name:
-            return ["true", "false"] if isinstance(value, bool) else list(declared.get("choices") or ())
-    return []
+    load_sweep_config = get_search_path = get_sources = list_groups = compute_defaults_list = _not_needed

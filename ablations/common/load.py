@@ -41,11 +41,11 @@ def _busy_seconds() -> float:
 
 def _own_seconds() -> dict[tuple[int, float], float]:
     """Returns the processor time of this process and its children, by process id and time of creation."""
-    found = {}
+    by_process = {}
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         try:
             times = process.cpu_times()
-            found[process.pid, process.create_time()] = times.user + times.system
+            by_process[process.pid, process.create_time()] = times.user + times.system
         except psutil.Error:
             continue
-    return found
+    return by_process

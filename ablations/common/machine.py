@@ -65,16 +65,16 @@ def built_kernels() -> list[str]:
 
 def environment() -> dict[str, str]:
     """Describes machine and software for reports: processor, accelerator, kernels, versions, commit."""
-    found = {
-        "cpu": f"{_cpu_name()}, {os.cpu_count()} cores",
+    description = {
+        "cpu": f"{_cpuinfo().get('model name') or platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "gpu": ", ".join(name for name, _ in gpus()) or "none",
         "system": f"{platform.system()} {platform.machine()}",
         "kernels": ", ".join(built_kernels()) or "none",
         "python": platform.python_version(),
     }
-    found.update({name: metadata.version(name) for name in _PACKAGES})
+    description.update({name: metadata.version(name) for name in _PACKAGES})
     commit = git_commit()
-    return found | ({"commit": commit} if commit else {})
+    return description | ({"commit": commit} if commit else {})
 
 
 def clock_mhz(gpu: str | None = None) -> str:
@@ -179,7 +179,3 @@ def _cpuinfo() -> dict[str, str]:
 def cpu_flags() -> set[str]:
     """Returns the processor's instruction sets by their names on Linux; empty on other systems."""
     return set(_cpuinfo().get("flags", "").split())
-
-
-def _cpu_name() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or platform.machine()

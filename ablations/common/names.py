@@ -63,8 +63,8 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         start = re.sub(r"[^\w-]+", "-", name).strip("-")[:_LONGEST_PLAIN] or "variant"
         start = f"variant-{start}" if _NO_ALIAS.fullmatch(start) else start
-        taken, chosen, number = set(plain.values()) - {plain.get(name)}, start, 1
-        while chosen in taken:
+        used, chosen, number = set(plain.values()) - {plain.get(name)}, start, 1
+        while chosen in used:
             number += 1
             chosen = f"{start}-{number}"
         plain[name] = chosen

@@ -41,11 +41,7 @@ def resolve_memory_format(memory_format: str, device: str) -> str:
 
 
 def resolve_fused(fused: str, device: str) -> str:
-    """Turns `auto` into `on` if there are kernels for `device`, otherwise into `off`.
-
-    Raises:
-        UsageError: for `on` without kernels.
-    """
+    """Turns `auto` into `on` or `off`, depending on kernels for `device`; raises a UsageError for `on` without any."""
     built = find_spec("triton") if device == "cuda" else machine.built_kernels()
     if fused == "on" and not built:
         reason = "triton is not installed" if device == "cuda" else "no C++ compiler was found at installation"

@@ -73,11 +73,11 @@ def hide_passwords(text: str, url: str = "") -> str:
 
 
 def _secrets(url: str) -> set[str]:
-    found: set[str] = set()
+    secrets: set[str] = set()
     if match := _AUTHORITY.match(url):
         web, user, password = match.groups()
         parts = [password or "", *(password or "").split("@"), user if web else ""]
-        found.update(parts, map(unquote, parts))
+        secrets.update(parts, map(unquote, parts))
     for value in re.findall(rf"[?&;][\w.%-]*{_SECRET}=([^&;#\s]+)", url, re.IGNORECASE):
-        found.update((value, unquote(value)))
-    return {secret for secret in found if len(secret) >= _SHORTEST}
+        secrets.update((value, unquote(value)))
+    return {secret for secret in secrets if len(secret) >= _SHORTEST}

@@ -95,25 +95,20 @@ def compose_multiverse(
     configs = dict(zip(names, for_each(names, lambda name: compose_config(words[name], config_dir)), strict=True))
     _check_configs(configs, chosen)
     named = [override for override in overrides if override.key_or_group == "study"]
-    given = configs[names[0]].study if named and named[-1].value() not in ("", None) else ""
-    if given:
+    study = configs[names[0]].study if named and named[-1].value() not in ("", None) else ""
+    if study:
         for name in names:
-            configs[name] = replace(configs[name], study=f"{given}-{_in_folder(name)}")
+            configs[name] = replace(configs[name], study=f"{study}-{_in_folder(name)}")
             words[name] = [word for word in words[name] if parse_override(word).key_or_group != "study"]
             words[name].append(f"study={configs[name].study}")
     protocols = tuple(Protocol(name, configs[name], command(words[name])) for name in names)
     return Multiverse(
-        given or _default_name(names, chosen, overrides, configs[names[0]]), protocols, command(arguments)
+        study or _default_name(names, chosen, overrides, configs[names[0]]), protocols, command(arguments)
     )
 
 
 def compose_several(overrides: Sequence[str], call: str, own: str) -> Multiverse:
-    """Returns the protocols of a call in Python.
-
-    Args:
-        overrides: the arguments of the call.
-        call: name of the function for a single study, for the commands of the protocols.
-        own: name of the function that was called.
+    """Returns the protocols of a call of the Python function `own`; `call` is the function for a single study.
 
     Raises:
         UsageError: without `recipes`, or as `compose_multiverse`.

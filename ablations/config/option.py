@@ -34,8 +34,6 @@ def option(
     """Declares an option of a configuration class.
 
     Args:
-        default: value if it is not set.
-        help: a sentence about the option.
         minimum, above, maximum: range of a number; `above` is exclusive.
         choices: valid values; of a list, those of each entry. A list may be empty only if its default is.
         words: texts that are valid instead of a number.

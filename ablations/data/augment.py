@@ -25,7 +25,6 @@ class Augmentation:
     """The augmentation of training images, from `stored` x `stored` pixels to a network's input, `side` x `side`.
 
     Args:
-        stored: side of stored images, in pixels.
         side: side of the network's input, in pixels; equal to `stored` without resized crops.
         crop: maximum shift in pixels, in each direction, with reflect padding (He et al. 2016 pad with zeros).
         flip: random horizontal flip (p = 0.5).

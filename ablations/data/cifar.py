@@ -80,7 +80,8 @@ class CifarSource:
         return Plan(SIDE, classes, train, test, takes_time=False)
 
     def _part(self, files: Sequence[str], classes: Sequence[str], per_class: int, option: str) -> Part:
-        labels = [self._labels(name) for name in files]
+        contents = map(self._read, files)
+        labels = [np.asarray(each.get("labels", each.get("fine_labels")), dtype=np.int64) for each in contents]
         first = np.cumsum([0, *map(len, labels)])
         joined = np.concatenate(labels)
         chosen = pick_images(joined, classes, per_class, option, int(self._config.seed))
@@ -91,10 +92,6 @@ class CifarSource:
                 pieces.append(Piece(start, len(rows), partial(self._decode, name, rows)))
                 start += len(rows)
         return Part(joined[chosen], pieces)
-
-    def _labels(self, name: str) -> NDArray[np.int64]:
-        content = self._read(name)
-        return np.asarray(content.get("labels", content.get("fine_labels")), dtype=np.int64)
 
     def _decode(self, name: str, rows: NDArray[np.int64]) -> Decoded:
         pixels: NDArray[np.uint8] = self._read(name)["data"].reshape(-1, 3, SIDE, SIDE)

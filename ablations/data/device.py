@@ -56,9 +56,6 @@ class DeviceImages:
     """A uint8 data set on a device; batches are normalized float32 of shape (B, 3, H, W), with labels.
 
     Args:
-        images: the data set.
-        device: the device of the batches.
-        augmentation: of training images.
         memory: `device` keeps all pixels on the device (on the CPU including memory-mapped files, which the system
             caches once for all processes); `mapped` reads them from disk in advance; `auto` is `device` if they take
             at most half of the free memory.

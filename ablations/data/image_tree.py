@@ -49,15 +49,15 @@ class ImageTreeSource:
         self._root = user_path("data.root", config.root)
         self._turn = config.exif_orientation
         train, test = self._folders()
-        known = subfolders(train)
-        listed = self._listed(test, config.val_labels, known)
-        wanted = self._wanted(config.classes, known)
-        self._classes = pick_classes(known, wanted, int(config.seed), train)
+        classes = subfolders(train)
+        listed = self._listed(test, config.val_labels, classes)
+        wanted = self._wanted(config.classes, classes)
+        self._classes = pick_classes(classes, wanted, int(config.seed), train)
         if listed is None:
-            tested = {name for name in subfolders(test) if name in known or name != _UNSORTED}
+            tested = {name for name in subfolders(test) if name in classes or name != _UNSORTED}
         else:
             tested = {name for _, name in listed}
-        self._check_classes(set(known), tested, isinstance(wanted, list), train, test)
+        self._check_classes(set(classes), tested, isinstance(wanted, list), train, test)
         self._side = stored_side(config.resolution)
         self._train = self._choose(train, None, config.train_per_class, "data.train_per_class", int(config.seed))
         self._test = self._choose(test, listed, config.val_per_class, "data.val_per_class", int(config.seed))

@@ -19,7 +19,6 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
     """Loads the data set of a configuration.
 
     Args:
-        config: the options of the data set.
         console: displays the progress of slow steps.
         fetch: whether a missing data set may be downloaded.
 

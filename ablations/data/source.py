@@ -103,8 +103,7 @@ def pick_images(
     """Returns the sorted indices of a random subset of images; smaller subsets are contained in larger ones.
 
     Args:
-        labels: of all images, (N,).
-        classes: names of the labels.
+        labels, classes: labels of all images, (N,), and their names.
         per_class: images of each class; 0 means all.
         option: its name, for the DataError if a class has too few.
         seed: of the choice.

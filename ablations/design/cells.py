@@ -38,11 +38,8 @@ class Cell:
     """One training run: the unit of work, of resuming and of storage.
 
     Attributes:
-        variant: the network.
         replicate: number of the replicate, or of the trial in tuning.
-        seed: base of all its random numbers.
         key: hash of everything that affects its result.
-        split: the images that it is evaluated on.
         tuning: id of the tuning of which the cell is a trial; otherwise empty.
         is_tested_once: whether it is evaluated only after its last epoch, as results are in studies with a selection,
             in which test images must not be used before.
@@ -69,17 +66,13 @@ class Design:
     """The design of a study: its variants, their protocol, and the number of replicates.
 
     Attributes:
-        study, sweep, question: names of the study and the sweep, and the research question.
         variants: all variants; of a search, those sampled so far.
         baseline: a variant, or a level: then each variant is compared with the one that differs only in this level.
         protocol: options that all cells share.
         replicates: number of replicates; with `replicates=auto`, at the first interim analysis.
         factors: the levels of each factor, by its dotted name.
-        is_search: whether variants are sampled (sweep.sampler=tpe).
-        objectives: of a search.
         max_parameters: limit for variants that a search confirms; 0 means no limit.
         confirm: maximum number of variants that a search confirms.
-        metric: of all verdicts.
         margin: equivalence margin in the metric's unit.
         replicates_max: maximum number with `replicates=auto`, otherwise 0.
         baseline_replicates: number of replicates of baselines if greater than `replicates`.

@@ -50,10 +50,8 @@ class Declaration:
     """The planned analysis of a study.
 
     Attributes:
-        question: research question.
         contrasts: variants with their baselines; none of a search, which selects its variants later.
         baseline: a variant or a level, as in `Design`.
-        metric: of all verdicts.
         margin: equivalence margin in the metric's unit.
         replicates: of each variant; the maximum with interim analyses.
         baseline_replicates: of baselines if they have more, otherwise 0.

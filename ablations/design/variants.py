@@ -35,8 +35,6 @@ class Variant:
     """A network to be trained: a backbone with attention.
 
     Attributes:
-        name: display name.
-        model, attention: settings of the backbone and of the module.
         levels: its levels of the factors (`{"attention.groups": 8}`); empty for a named variant.
         clamped: the reduced number of groups at insertion points that are too narrow, by their number of channels.
         recipe: values tuned for it (`{"train.learning_rate": 0.1}`); empty under the common recipe.
@@ -83,8 +81,6 @@ def make_variant(config: Config, name: str, settings: Settings, levels: Settings
     """Applies a variant's settings to the base network, and checks the result.
 
     Args:
-        config: has the base network.
-        name: display name.
         settings: by dotted name, such as `{"attention.groups": 8}`; `attention` and `model` alone select by name.
         levels: the settings that are levels of factors.
         option: origin of the settings, for messages.

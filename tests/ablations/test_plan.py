@@ -120,13 +120,13 @@ def test_the_sentences_about_a_study_without_stored_cells(
 ) -> None:
     assert call(tmp_path) == 0
     text = unescaped(tmp_path / STUDY / "plan.md")
-    made = make_design(compose_config([*TINY, "device=cpu"]))
-    precision = made.protocol["train"]["precision"]
+    design = make_design(compose_config([*TINY, "device=cpu"]))
+    precision = design.protocol["train"]["precision"]
     assert sentences_of(text) == [
         worded("plan.fits", variants=3, left=6, total=6, device="cpu", precision=precision),
         worded("plan.cost", cost="60 s", low="48 s", high="2 min", cells=6, memory=12),
         worded("plan.unknown"),
-        *unknown_sentences(Reach.planned(made, frame({}), None), effect=0.0),
+        *unknown_sentences(Reach.planned(design, frame({}), None), effect=0.0),
     ]
     assert rows(text)["none"] == ["2", "2", "10 (8 to 15)", "12.0", "75,290", "a few steps", "–"]
     assert probed == ["none", "groups=1", "groups=4"]
