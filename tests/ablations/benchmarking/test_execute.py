@@ -475,7 +475,9 @@ def test_energy_is_per_image_of_networks_in_the_last_mode(
 
 
 @pytest.mark.parametrize(("seconds", "each"), [(0, 0.5), (2, 1.0), (60, 2.0)])
-def test_the_time_for_energy_depends_on_bench_seconds(seconds: float, each: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_for_energy_depends_on_bench_seconds(
+    seconds: float, each: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     durations: list[float] = []
     monkeypatch.setattr(execute, "joules_per_image", lambda _act, _images, _device, seconds: durations.append(seconds))
     benchmark, comparisons = started("bench.metrics=[energy]", f"bench.seconds={seconds}", "bench.modes=[step]")
