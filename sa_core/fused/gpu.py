@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -28,10 +29,12 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _PROGRAMS = 264  # two for every processor of an H100: with fewer, rows are cut into parts
 _TILE = 4096  # values of a map that a program holds at a time
 _WHOLE = 2  # how many times that where it saves reading the map once more
+_LOOPED = 2048  # values of a tile of a channels_last map that takes several: more of them fit a multiprocessor
 _SHORT = 2048  # values up to which a program takes more rows
 _BYTES = 64  # of neighbouring channels: two sectors of memory, one for each of the blocks that are interleaved
 _CHANNELS = 8  # of a tile of kernels that add up over images: a sector of float32
 _IMAGES = 128
+_WARPS = 4  # of the kernels that add up over images
 
 
 @cache
@@ -75,36 +78,21 @@ def forward(
     with _on(x):
         if not plan.is_whole:
             measured, known = torch.empty((2, plan.parts, images, channels), device=x.device), "parts"
-            load().statistics_kernel[plan.grid](
-                x,
-                measured,
-                permutation,
-                *plan.sizes,
-                plan.span,
-                plan.parts,
-                **plan.tiles,
-                num_warps=_warps(plan, 256),
-            )
+            arguments: tuple[Any, ...] = (x, measured, permutation, *plan.sizes, plan.span, plan.parts)
+            _launch("statistics_kernel", plan.grid, _warps(plan, 256), arguments, plan.tiles)
         if form.norm == "running":
             assert running is not None, "the operator is told what this batch norm uses"
             norm = (running[0].float().contiguous(), running[1].float().contiguous(), None)
         elif moments is not None:
             known, norm = "rows", tuple(moments)
-            load().moments_kernel[(math.ceil(channels / _CHANNELS),)](
-                x,
-                measured,
-                rows,
-                moments,
-                images,
-                channels,
-                positions,
-                plan.span,
-                plan.parts,
-                channels_last=plan.tiles["channels_last"],
-                tile_images=_tile_images(images),
-                tile_channels=_CHANNELS,
-            )
-        load().forward_kernel[plan.grid](
+            arguments = (x, measured, rows, moments, images, channels, positions, plan.span, plan.parts)
+            constants = {
+                "channels_last": plan.tiles["channels_last"],
+                "tile_images": _tile_images(images),
+                "tile_channels": _CHANNELS,
+            }
+            _launch("moments_kernel", (math.ceil(channels / _CHANNELS), 1), _WARPS, arguments, constants)
+        arguments = (
             x,
             shortcut,
             out,
@@ -121,13 +109,15 @@ def forward(
             plan.parts,
             form.gn_epsilon,
             form.bn_epsilon,
-            **plan.tiles,
-            looped=plan.looped,
-            **_gates(form),
-            known=known,
-            tile_parts=_power_of_two(plan.parts),
-            num_warps=_warps(plan, 512),
         )
+        constants = {
+            **plan.tiles,
+            "looped": plan.looped,
+            **_gates(form),
+            "known": known,
+            "tile_parts": _power_of_two(plan.parts),
+        }
+        _launch("forward_kernel", plan.grid, _warps(plan, 512), arguments, constants)
     return results
 
 
@@ -157,7 +147,7 @@ def backward(
     learnt = _learnt(parameters)
 
     def work_on(grad: Tensor, out: Tensor | None, sums_up: bool, writes: bool) -> None:
-        load().backward_kernel[plan.grid](
+        arguments = (
             grad,
             x,
             out,
@@ -177,17 +167,22 @@ def backward(
             plan.parts,
             form.gn_epsilon,
             form.bn_epsilon,
-            **plan.tiles,
-            looped=plan.looped,
-            **_gates(form),
-            sums_up=sums_up,
-            writes=writes,
-            num_warps=_warps(plan, 256),
         )
+        constants = {
+            **plan.tiles,
+            "looped": plan.looped,
+            **_gates(form),
+            "sums_up": sums_up,
+            "writes": writes,
+        }
+        # With fewer values a thread loads 8 bytes of channels_last maps instead of 16, and with a batch norm behind
+        # more of them take so many registers that half as many warps fit a multiprocessor.
+        values = 512 if plan.tiles["channels_last"] and form.norm == "none" else 256
+        _launch("backward_kernel", plan.grid, _warps(plan, values), arguments, constants)
 
     with _on(x):
         work_on(grad_out, out, True, plan.is_whole)
-        load().channels_kernel[(math.ceil(channels / _CHANNELS),)](
+        arguments = (
             x,
             rows,
             sums,
@@ -205,25 +200,22 @@ def backward(
             plan.parts,
             form.gn_epsilon,
             form.bn_epsilon,
-            channels_last=plan.tiles["channels_last"],
+        )
+        constants = {
+            "channels_last": plan.tiles["channels_last"],
             **_gates(form),
-            tile_images=_tile_images(images),
-            tile_channels=_CHANNELS,
-        )
-        load().gates_kernel[(math.ceil(group_channels / _CHANNELS),)](
-            totals,
-            grad_gates,
-            parameters.sweight,
-            parameters.gn_weight,
-            parameters.gn_bias,
-            channels,
-            group_channels,
-            form.split,
-            grad_gates.shape[1],
-            spatial_gate=form.spatial_gate,
-            tile_groups=min(64, _power_of_two(form.groups)),
-            tile_within=_CHANNELS,
-        )
+            "tile_images": _tile_images(images),
+            "tile_channels": _CHANNELS,
+        }
+        _launch("channels_kernel", (math.ceil(channels / _CHANNELS), 1), _WARPS, arguments, constants)
+        shared = (parameters.sweight, parameters.gn_weight, parameters.gn_bias)
+        arguments = (totals, grad_gates, *shared, channels, group_channels, form.split, grad_gates.shape[1])
+        constants = {
+            "spatial_gate": form.spatial_gate,
+            "tile_groups": min(64, _power_of_two(form.groups)),
+            "tile_within": _CHANNELS,
+        }
+        _launch("gates_kernel", (math.ceil(group_channels / _CHANNELS), 1), _WARPS, arguments, constants)
         if not plan.is_whole:
             work_on(grad_out if grad_shortcut is None else grad_shortcut, None, False, True)
     return gradients
@@ -249,6 +241,42 @@ class _Plan(NamedTuple):
     looped: bool
     is_whole: bool
     tiles: dict[str, Any]
+
+
+_NUMBERS = {int, float, type(None)}  # the types of arguments that are no tensors
+_prepared: dict[tuple[Any, ...], tuple[Callable[..., object], tuple[Any, ...]]] = {}
+
+
+def _launch(
+    name: str, grid: tuple[int, int], warps: int, arguments: tuple[Any, ...], constants: dict[str, Any]
+) -> None:
+    """Launches a kernel on the current device and stream.
+
+    Triton finds out at every launch which compiled kernel suits the arguments, which takes ten times as long as to
+    launch it. So that is done once for a shape, by what Triton specialises kernels on, and kept.
+
+    Args:
+        name: of the kernel.
+        grid: numbers of programs.
+        warps: of a program.
+        arguments: in the order of the kernel's parameters, a tensor first.
+        constants: what it is compiled for, by parameter; these stand after the others.
+    """
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        getattr(load(), name)[grid](*arguments, **constants)
+        return
+    kinds = [
+        argument if type(argument) in _NUMBERS else (argument.dtype, argument.data_ptr() % 16) for argument in arguments
+    ]
+    key = (name, arguments[0].get_device(), grid, warps, *constants.values(), *kinds)
+    prepared = _prepared.get(key)
+    if prepared is None:
+        kernel = getattr(load(), name)
+        compiled = kernel.warmup(*arguments, grid=grid, **constants, num_warps=warps)
+        values = tuple(constants[parameter] for parameter in kernel.arg_names[len(arguments) :])
+        prepared = _prepared[key] = (compiled[*grid, 1], values)
+    run, values = prepared
+    run(*arguments, *values)
 
 
 def _plan(x: Tensor, form: Form, permutation: Tensor | None) -> _Plan:
@@ -281,7 +309,7 @@ def plan_tiles(
     whole = _power_of_two(positions)
     if channels_last:
         rows = min(_power_of_two(channels), max(_BYTES // size, min(64, _TILE // whole)))
-        width = whole if whole * rows <= _WHOLE * _TILE else max(1, _TILE // rows)
+        width = whole if whole * rows <= _WHOLE * _TILE else max(1, _LOOPED // rows)
     else:
         width = min(whole, _TILE)
         rows = min(_power_of_two(channels), max(1, _SHORT // width))

@@ -28,7 +28,7 @@ LARGE = 1e4
 Tiles = Mapping[str, int]
 WHOLE: Tiles = {}
 # Rows that take several tiles, one after the other; cut into parts that do; and into parts that are a tile each.
-SMALL: Tiles = {"_TILE": 1024, "_WHOLE": 1, "_SHORT": 4096}
+SMALL: Tiles = {"_TILE": 1024, "_LOOPED": 1024, "_WHOLE": 1, "_SHORT": 4096}
 LOOPED: Tiles = {**SMALL, "_PROGRAMS": 1}
 PARTS: Tiles = {**SMALL, "_PROGRAMS": 3}
 ALL_PARTS: Tiles = {**SMALL, "_PROGRAMS": 1000}
@@ -266,6 +266,16 @@ def test_all_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     }
 
 
+def test_a_launch_is_prepared_once_for_a_shape_and_launches_what_triton_would(tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="needs triton")
+    found = _run("prepare", TRITON_CACHE_DIR=str(tmp_path))
+    assert found["first"] == len(found["launched"]) > 0
+    assert found["again"] == 0
+    assert found["launched again"] == found["launched"] == found["launched by triton"]
+    for other in ("other images", "other type", "unaligned"):
+        assert found[other] > 0
+
+
 def test_without_triton_there_is_no_support(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "sa_core.fused.triton_kernels", raising=False)
@@ -339,5 +349,65 @@ def _compile() -> list[str]:
     return sorted({launch.kernel for launch in launches})
 
 
+def _prepare() -> dict[str, Any]:
+    """Launches kernels several times on a GPU that is not there; returns how often Triton looked for one to launch."""
+    from triton.runtime.jit import JITFunction
+
+    looked: list[str] = []
+    run = JITFunction.run
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        looked.append(self.fn.__name__)
+        return run(self, *arguments, **options)
+
+    JITFunction.run = noted
+    form = Form(8, 4, True, "instance", 2, "batch")
+    parameters = Parameters(*map(torch.ones, form.widths(64)))
+
+    def passes(x: Tensor) -> int:
+        before = len(looked)
+        out, rows, moments = gpu.forward(form, parameters, x, x, None, None)
+        gpu.backward(form, parameters, x, x, out, rows, moments, None)
+        return len(looked) - before
+
+    with compiling() as launches:
+        x = torch.zeros(2, 64, 14, 14)
+        found: dict[str, Any] = {"first": passes(x)}
+        found["launched"] = _described(launches)
+        launches.clear()
+        found["again"] = passes(torch.zeros_like(x))
+        found["launched again"] = _described(launches)
+        found["other images"] = passes(torch.zeros(3, 64, 14, 14))
+        found["other type"] = passes(x.half())
+        found["unaligned"] = passes(torch.zeros(x.numel() + 1)[1:].view(x.shape))
+
+        def as_triton_does(name: str, grid: Any, warps: int, arguments: Any, constants: Any) -> None:
+            getattr(gpu.load(), name)[grid](*arguments, **constants, num_warps=warps)
+
+        gpu._launch = as_triton_does
+        launches.clear()
+        passes(x)
+        found["launched by triton"] = _described(launches)
+    return found
+
+
+def _described(launches: Any) -> list[Any]:
+    """Returns kernels, programs and arguments, of tensors type and shape."""
+    return [
+        [
+            launch.kernel,
+            launch.programs,
+            launch.warps,
+            {name: _plain(value) for name, value in launch.arguments.items()},
+        ]
+        for launch in launches
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return [str(value.dtype), *value.shape] if isinstance(value, Tensor) else value
+
+
 if __name__ == "__main__":
-    print(json.dumps(_compile() if sys.argv[1] == "compile" else {topic: worst_of(topic, "cpu") for topic in TOPICS}))
+    DONE = {"compile": _compile, "prepare": _prepare}
+    print(json.dumps(DONE.get(sys.argv[1], lambda: {topic: worst_of(topic, "cpu") for topic in TOPICS})()))
