@@ -274,8 +274,8 @@ def _of_another_launcher(key: str, value: Any, owners: Sequence[str], chosen: st
 def _as_declared(config: DictConfig, path: str, value: Any, override: Override) -> Any:
     """Converts a value to the declared type of its option.
 
-    Text options keep the text as typed (`study=007`, `study=true`), switches accept only 0 and 1 of all numbers, and
-    percentages may end with a percent sign.
+    Text options keep the text as typed (`study=007`, `study=true`), switches accept only 0 and 1 of all numbers,
+    percentages may end with a percent sign, and `export=csv` means `export=[csv]`.
     """
     parent, _, last = path.rpartition(".")
     owner = OmegaConf.get_type(config, parent) if parent else Config
@@ -290,6 +290,8 @@ def _as_declared(config: DictConfig, path: str, value: Any, override: Override) 
         return str(override.input_line).partition("=")[2].strip()
     if hint == (float | str) and type(value) is int:
         return float(value)  # as OmegaConf does for options without words
+    if get_origin(hint) is list and isinstance(value, str) and not value.startswith("${"):
+        return [value]
     return value
 
 

@@ -68,6 +68,12 @@ def test_list_options_accept_comma_separated_values_without_brackets(value: str)
     assert compose_config([value]) == compose_config([f"{key}=[{text}]"])
 
 
+@pytest.mark.parametrize("value", ["export=csv", "bench.precision=bf16", "sweep.objectives=top1"])
+def test_list_options_accept_a_single_value_without_brackets(value: str) -> None:
+    key, _, text = value.partition("=")
+    assert compose_config([value]) == compose_config([f"{key}=[{text}]"])
+
+
 def test_the_users_sweep_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text(
