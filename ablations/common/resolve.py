@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from ablations.common import machine
 from ablations.common.errors import UsageError
 from ablations.common.sizes import SMALL_SIDE
+from sa_core.triton_build import reason_against_triton
 
 
 def resolve_device(device: str) -> str:
@@ -42,11 +41,25 @@ def resolve_memory_format(memory_format: str, device: str) -> str:
 
 def resolve_fused(fused: str, device: str) -> str:
     """Turns `auto` into `on` or `off`, depending on kernels for `device`; raises a UsageError for `on` without any."""
-    built = find_spec("triton") if device == "cuda" else machine.built_kernels()
-    if fused == "on" and not built:
-        reason = "triton is not installed" if device == "cuda" else "no C++ compiler was found at installation"
+    if fused == "off":
+        return fused
+    reason = reason_against_kernels(device)
+    if fused == "on" and reason:
         raise UsageError("train.fused", fused, f"no kernels are available for {device}: {reason}", ("auto", "off"))
-    return ("on" if built else "off") if fused == "auto" else fused
+    return "off" if reason else "on"
+
+
+def check_compile(mode: str, device: str) -> None:
+    """Checks that networks can be compiled, which on a GPU is Triton's work; raises a UsageError if not."""
+    if mode != "none" and device == "cuda" and (reason := reason_against_triton()):
+        raise UsageError("train.compile", mode, f"is not available on {device}: {reason}", ("none",))
+
+
+def reason_against_kernels(device: str) -> str | None:
+    """Returns why there are no kernels of shuffle attention for `device`, as a clause; None where there are."""
+    if device == "cuda":
+        return reason_against_triton()
+    return None if machine.built_kernels() else "no C++ compiler was found at installation"
 
 
 def resolve_threads(threads: int | str, device: str, side: int) -> int:

@@ -43,6 +43,7 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         train["precision"] = resolve.resolve_precision(config.train.precision, device)
         train["memory_format"] = resolve.resolve_memory_format(config.train.memory_format, device)
         train["fused"] = resolve.resolve_fused(config.train.fused, device)
+        resolve.check_compile(config.train.compile, device)
     else:
         device = stored["device"] if config.device == "auto" else config.device
         for name in ("precision", "memory_format", "fused"):

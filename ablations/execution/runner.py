@@ -17,6 +17,7 @@ from ablations.common import machine
 from ablations.common.console import make_console, print_path, print_text
 from ablations.common.errors import UsageError
 from ablations.common.parts import Parts
+from ablations.common.resolve import reason_against_kernels
 from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
@@ -217,6 +218,8 @@ class StudyRunner:
             f"Variants: {outlook.variants}, replicates: {replicates}, cells: {outlook.total}; "
             f"{outlook.to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
         )
+        if self.config.train.fused != "off" and (reason := reason_against_kernels(design.protocol["device"])):
+            self._say(f"Shuffle attention is computed by torch's operations: {reason}.")
         if outlook.phases:
             self._say(outlook.phases)
         stored = store.cells()

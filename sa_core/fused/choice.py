@@ -41,8 +41,7 @@ def reason_against(device: str, dtype: torch.dtype) -> str | None:
     kind = str(dtype).removeprefix("torch.")
     if kernels is None or kernels.supports(torch.float32):
         return f"there is no kernel for {kind} on {device}"
-    missing = {"cpu": "no C++ compiler was found at installation", "cuda": "triton is not installed"}
-    return f"no kernels are available for {device}: {missing[device]}"
+    return f"no kernels are available for {device}: {kernels.reason_against()}"
 
 
 # Same as torch.compiler.assume_constant_result, which would import the compiler: 150 MiB and more than a second even if

@@ -47,6 +47,11 @@ def supports(dtype: torch.dtype) -> bool:
     return library is not None and dtype in _DTYPES and (dtype != torch.float16 or bool(library.has_half()))
 
 
+def reason_against() -> str | None:
+    """Returns why no map can be worked on here, as a clause; None where maps can."""
+    return None if load() is not None else "no C++ compiler was found at installation"
+
+
 def forward(
     form: Form,
     parameters: Parameters,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from sa_core.fused.form import Form, Parameters, layout_of, new_gradients, new_results
+from sa_core.triton_build import reason_against_triton
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _PROGRAMS = 264  # two for every processor of an H100: with fewer, rows are cut into parts
@@ -49,8 +51,22 @@ def load() -> Any:
 @cache
 def supports(dtype: torch.dtype) -> bool:
     """Whether feature maps of this type can be worked on here."""
-    somewhere = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
-    return dtype in _DTYPES and somewhere and load() is not None
+    return dtype in _DTYPES and reason_against() is None
+
+
+@cache
+def reason_against() -> str | None:
+    """Returns why no map can be worked on here, as a clause; None where maps can.
+
+    Where there is a GPU, a warning says the reason, once a process.
+    """
+    is_interpreted, has_gpu = os.environ.get("TRITON_INTERPRET") == "1", torch.cuda.is_available()
+    if not (is_interpreted or has_gpu):
+        return "no CUDA device is available"
+    reason = reason_against_triton() or (None if load() is not None else "triton cannot be imported")
+    if reason and has_gpu:
+        warnings.warn(f"shuffle attention on GPUs is computed by torch's operations: {reason}", stacklevel=2)
+    return reason
 
 
 def forward(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,15 @@ import torch
 from ablations.common import machine
 from ablations.common.errors import UsageError
 from ablations.common.resolve import (
+    check_compile,
     resolve_device,
     resolve_fused,
     resolve_memory_format,
     resolve_precision,
     resolve_threads,
 )
-from tests.wording import refusal
+from sa_core.triton_build import reason_against_building
+from tests.wording import refusal, worded
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,36 @@ def test_kernels_are_used_if_the_installation_has_compiled_them(
             UsageError, match=refusal("train.fused=on", "fused.no_kernels", device="cpu", then="no C++ compiler")
         ):
             resolve_fused("on", "cpu")
+
+
+@pytest.fixture
+def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine with Triton, without a C compiler."""
+    monkeypatch.setitem(sys.modules, "triton", sys.modules.get("triton", types.SimpleNamespace(__spec__=object())))
+    monkeypatch.setenv("PATH", "")
+    for name in ("CC", "TRITON_INTERPRET"):
+        monkeypatch.delenv(name, raising=False)
+    reason_against_building.cache_clear()
+    yield
+    reason_against_building.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_compiler")
+def test_on_a_gpu_without_a_compiler_auto_does_without_kernels_and_on_is_refused() -> None:
+    assert resolve_fused("auto", "cuda") == "off"
+    assert resolve_fused("off", "cuda") == "off"
+    expected = refusal("train.fused=on", "fused.no_kernels", device="cuda", then=worded("fused.no_c_compiler"))
+    with pytest.raises(UsageError, match=expected):
+        resolve_fused("on", "cuda")
+
+
+@pytest.mark.usefixtures("_no_compiler")
+def test_networks_are_not_compiled_for_a_gpu_without_a_compiler() -> None:
+    check_compile("none", "cuda")
+    check_compile("default", "cpu")
+    expected = refusal("train.compile=default", "fused.unavailable", then=worded("fused.no_c_compiler"), valid="none")
+    with pytest.raises(UsageError, match=expected):
+        check_compile("default", "cuda")
 
 
 @pytest.mark.parametrize(

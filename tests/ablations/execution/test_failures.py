@@ -154,6 +154,16 @@ def test_a_nan_loss_counts_as_diverged_and_is_excluded_from_means(
     assert statuses(tmp_path)[STUDY] == "FINISHED"  # nothing is left to train
 
 
+def test_a_run_without_kernels_says_so_once_and_records_what_computed_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ablations.common.machine.built_kernels", list)
+    assert call(tmp_path, "replicates=1", "train.epochs=1", "tracking.enabled=false") == 0
+    assert capsys.readouterr().out.count(worded("run.no_kernels")) == 1
+    by = {name: (cell.outcome or {})["result"]["attention_by"] for name, cell in cells(tmp_path).items()}
+    assert by == {"none r0": "", "groups=1 r0": "torch", "groups=4 r0": "torch"}
+
+
 def test_an_exception_is_stored_with_its_traceback_and_the_sweep_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from sa_core import ShuffleAttention
 from sa_core.fused import gpu
 from sa_core.fused.form import Form, Parameters
 from tests.sa_core.fused.compiled import compiling
+from tests.wording import worded
 
 # In float32 sums that cancel, as those for sweight, are as far off in eager torch.
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -276,33 +277,46 @@ def test_a_launch_is_prepared_once_for_a_shape_and_launches_what_triton_would(tm
         assert found[other] > 0
 
 
-def test_without_triton_there_is_no_support(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "sa_core.fused.triton_kernels", raising=False)
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    gpu.supports.cache_clear()
-    gpu.load.cache_clear()
-    try:
+@pytest.fixture
+def found_anew() -> Iterator[Callable[[], None]]:
+    """Has it found out anew what can be launched: within a test when called, and after it."""
+
+    def forget() -> None:
+        for answer in (gpu.supports, gpu.reason_against, gpu.load):
+            getattr(answer, "cache_clear", lambda: None)()
+
+    forget()
+    yield forget
+    forget()
+
+
+def test_without_triton_there_is_no_support(found_anew: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "triton", None)
+        patch.delitem(sys.modules, "sa_core.fused.triton_kernels", raising=False)
+        patch.setenv("TRITON_INTERPRET", "1")
+        found_anew()
         assert not gpu.supports(torch.float32)
-    finally:
-        gpu.supports.cache_clear()
-        gpu.load.cache_clear()
+        assert gpu.reason_against() == worded("fused.no_triton")
 
 
-def test_without_a_gpu_there_is_support_only_for_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(gpu, "load", object)
-    for value, dtype, supported in (
-        ("0", torch.float32, False),
-        ("1", torch.float32, True),
-        ("1", torch.bfloat16, True),
-        ("1", torch.float16, True),
-        ("1", torch.float64, False),
-    ):
-        monkeypatch.setenv("TRITON_INTERPRET", value)
-        gpu.supports.cache_clear()
-        assert gpu.supports(dtype) is supported
-    gpu.supports.cache_clear()
+def test_without_a_gpu_there_is_support_only_for_the_interpreter(
+    found_anew: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton", reason="needs triton")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(gpu, "load", object)
+        for value, dtype, supported in (
+            ("0", torch.float32, False),
+            ("1", torch.float32, True),
+            ("1", torch.bfloat16, True),
+            ("1", torch.float16, True),
+            ("1", torch.float64, False),
+        ):
+            patch.setenv("TRITON_INTERPRET", value)
+            found_anew()
+            assert gpu.supports(dtype) is supported
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
