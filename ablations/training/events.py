@@ -95,10 +95,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why there is no result: one of the kinds above, and the reason, whose last line says it."""
+    """Why there is no result: one of the kinds above, and the reason, whose last line says it.
+
+    `ends_process` is whether the process that trained the cell can train no other one.
+    """
 
     kind: str
     reason: str
+    ends_process: bool = False
 
 
 Progress = Step | Epoch | Note | Saved | Learnt | Predicted | Finished | Failed

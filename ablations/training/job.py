@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ablations.common import machine
+from ablations.common.device_faults import is_assertion, is_device_fault, lost_device
 from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.design import Cell
@@ -79,7 +80,7 @@ def work(job: Job, images: DeviceImages) -> Iterator[events.Progress]:
     except DivergedError as error:
         failure = events.Failed(events.DIVERGED, f"DivergedError: {error}")
     except Exception as error:
-        failure = events.Failed(kind_of(error), traceback.format_exc())
+        failure = failure_of(error)
     yield failure  # only here, where the error holds no tensors any more
 
 
@@ -113,6 +114,19 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
         if job.seconds and time.perf_counter() - started > job.seconds:
             yield events.Failed(events.TIME_LIMIT, f"It exceeded limits.seconds={job.seconds:g}.")
             return
+
+
+def failure_of(error: Exception) -> events.Failed:
+    """Returns what is said of an error that has ended a cell; to be called while it is handled.
+
+    A cell whose process lost its GPU is lost, and may be trained in another process. An assertion would fail there too.
+    """
+    reason = traceback.format_exc()
+    fault = error if is_device_fault(error) else lost_device()
+    if fault is None:
+        return events.Failed(kind_of(error), reason)
+    reason = f"{reason}The process lost its GPU: {first_line(fault)}."
+    return events.Failed(events.ERROR if is_assertion(fault) else events.LOST, reason, ends_process=True)
 
 
 def kind_of(error: BaseException) -> str:

@@ -170,6 +170,8 @@ class LocalLauncher(Launcher):
                     yield asked.pop(worker), str(error)
                     continue
                 if isinstance(said, Answer):
+                    if said.ends_process:
+                        self._drop(worker)
                     yield asked.pop(worker), str(said.error) if said.error else said.value
 
     def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
@@ -188,6 +190,8 @@ class LocalLauncher(Launcher):
         except BaseException:
             worker.kill()
             raise
+        if answer.ends_process:
+            worker.kill()
         if answer.error:
             raise answer.error
         result: Returned = answer.value
@@ -218,6 +222,8 @@ class LocalLauncher(Launcher):
             if isinstance(said, tuple) and said[0] == key:
                 if isinstance(said[1], (Finished, Failed)):
                     del self._training[key]
+                if isinstance(said[1], Failed) and said[1].ends_process:
+                    self._drop(worker)
                 yield said
         yield from self._overdue()
         self._count_kills()

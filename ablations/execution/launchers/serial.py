@@ -1,4 +1,7 @@
-"""The launcher that trains cells in this process, one after the other."""
+"""The launcher that trains cells in this process, one after the other.
+
+Where this process loses its GPU, as after an illegal memory access, what is left is done in a worker process.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ablations.common.device_faults import is_device_fault, lost_device
 from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.common.sizes import MIB
+from ablations.config import LocalConfig
 from ablations.data.splits import View
 from ablations.design import Split
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.local import LocalLauncher
 from ablations.execution.launchers.worker import Returned
 from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Probe, Progress
-from ablations.training.job import Job, work
+from ablations.training.job import Job, failure_of, work
 
 if TYPE_CHECKING:
     from ablations.data.device import DeviceImages
@@ -24,8 +30,13 @@ class SerialLauncher(Launcher):
     """Trains cells in this process, one after the other; torch is imported when the first one needs it."""
 
     _running: tuple[str, Iterator[Progress]] | None = None
-
     _placed: tuple[View, DeviceImages] | None = None  # what the last cell saw, on the device
+    _successor: LocalLauncher | None = None  # which does what is left, where this process has lost its GPU
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if lost_device():  # in an earlier study
+            self._hand_over()
 
     def device_images(self, seed: int, split: Split) -> DeviceImages:
         """Returns on the device what a cell with this seed and split sees."""
@@ -43,6 +54,8 @@ class SerialLauncher(Launcher):
 
     def prepare(self) -> str:
         """Imports torch and moves the data to the device; says what they are, how large, and where they are kept."""
+        if self._successor:
+            return self._successor.prepare()
         where = "on the device" if self._first_images.resident else "mapped from disk"
         return f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}."
 
@@ -50,30 +63,56 @@ class SerialLauncher(Launcher):
         """Takes steps with one variant after the other."""
         if not variants:
             return {}
+        if self._successor:
+            return self._successor.probe(variants, seconds)
         images = self._first_images
         from ablations.training.probe import probe_or_reason
 
         def found(variant: Variant) -> Probe | str:
             return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads)
 
-        return {variant.name: found(variant) for variant in variants}
+        try:
+            return {variant.name: found(variant) for variant in variants}
+        finally:
+            if lost_device():
+                self._hand_over()
 
     def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
         """Runs the function in this process."""
+        if self._successor:
+            return self._successor.alone(function, *arguments)
         keep_freed_memory()
         quiet_profiler()
         import torch
 
         torch.set_num_threads(self.threads)
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if is_device_fault(error):
+                self._hand_over()
+            raise
+        finally:
+            if not self._successor and lost_device():
+                self._hand_over()
 
     def start(self, job: Job) -> None:
         """Begins to train a cell; what is done is done while events are waited for."""
-        self._running = job.cell.key, self.work(job)
+        if self._successor:
+            self._successor.start(job)
+        else:
+            self._running = job.cell.key, self.work(job)
 
     def work(self, job: Job) -> Iterator[Progress]:
         """Trains a cell."""
-        return work(job, self.device_images(job.cell.seed, job.cell.split))
+        try:
+            images = self.device_images(job.cell.seed, job.cell.split)
+        except (RuntimeError, MemoryError) as error:  # of the device; what is wrong with the data is no cell's failure
+            failure = failure_of(error)
+        else:
+            yield from work(job, images)
+            return
+        yield failure
 
     @property
     def _first_images(self) -> DeviceImages:
@@ -81,24 +120,39 @@ class SerialLauncher(Launcher):
 
     def events(self) -> Iterator[tuple[str, Progress]]:
         """Trains until the cell says something."""
+        if self._successor:
+            yield from self._successor.events()
+            return
         if self._running is None:
             return
         key, progress = self._running
         event = next(progress)
         if isinstance(event, (Finished, Failed)):
             self._running = None
-            if isinstance(event, Failed) and event.kind == OUT_OF_MEMORY:
+            if isinstance(event, Failed) and event.ends_process:
+                self._hand_over()
+            elif isinstance(event, Failed) and event.kind == OUT_OF_MEMORY:
                 _free_memory()
         yield key, event
 
     def stop(self, key: str) -> None:
         """Gives the cell up."""
-        del key
         self._running = None
+        if self._successor:
+            self._successor.stop(key)
 
     def close(self) -> None:
         """Gives up the cell in hand."""
         self._running = None
+        if self._successor:
+            self._successor.close()
+
+    def _hand_over(self) -> None:
+        """Has a worker process do what is left; the memory that this process has on its GPU stays taken."""
+        self._successor = LocalLauncher(self.design, self.data, self.console, self.threads, LocalConfig(workers=1))
+        if "data_set" in vars(self):  # which need not be loaded again
+            self._successor.data_set = self.data_set
+        self.in_process = False
 
 
 def _free_memory() -> None:

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from ablations.common.device_faults import is_device_fault, lost_device
 from ablations.data import DataSet
 from ablations.execution.interrupts import SIGNALS
 from ablations.execution.launchers.worker import Place, run_alone, train_job
@@ -57,10 +58,14 @@ class CallWithImages:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a function returned, or the error that it raised."""
+    """What a function returned, or the error that it raised.
+
+    `ends_process` is whether the worker can do nothing more on its GPU.
+    """
 
     value: Any = None
     error: Exception | None = None
+    ends_process: bool = False
 
 
 Order = Train | Stop | Call | CallWithImages
@@ -101,12 +106,12 @@ def _execute(order: Order, connection: Connection, stopped: set[str], images: tu
         return
     try:
         if isinstance(order, CallWithImages):
-            answer = Answer(order.function(order.task, *_given(images)))
+            value = order.function(order.task, *_given(images))
         else:
             assert isinstance(order, Call)
             function, arguments = pickle.loads(order.pickled)
-            answer = Answer(run_alone(order.threads, function, *arguments))
-        content = pickle.dumps(answer)
+            value = run_alone(order.threads, function, *arguments)
+        content = pickle.dumps(Answer(value, ends_process=lost_device() is not None))
     except Exception as error:
         content = _pickled_error(error)
     connection.send_bytes(content)
@@ -121,9 +126,10 @@ def _given(images: tuple[DataSet, Place] | None) -> tuple[Callable[[], DataSet],
 def _pickled_error(error: Exception) -> bytes:
     """Pickles an error as an answer; where it cannot be unpickled, a RuntimeError with its type and message."""
     error.add_note("".join(traceback.format_exception(error)))  # tracebacks themselves cannot be pickled
+    ends_process = is_device_fault(error) or lost_device() is not None
     try:
-        content = pickle.dumps(Answer(error=error))
+        content = pickle.dumps(Answer(error=error, ends_process=ends_process))
         pickle.loads(content)
     except Exception:
-        content = pickle.dumps(Answer(error=RuntimeError(f"{type(error).__name__}: {error}")))
+        content = pickle.dumps(Answer(None, RuntimeError(f"{type(error).__name__}: {error}"), ends_process))
     return content

@@ -7,7 +7,6 @@ once, and again only for cells that see others.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,8 +16,8 @@ from ablations.config import DataConfig, TrainConfig
 from ablations.data import DataSet
 from ablations.data.splits import View
 from ablations.design import Split
-from ablations.training.events import Failed, Probe, Progress, Step
-from ablations.training.job import Job, kind_of, work
+from ablations.training.events import Probe, Progress, Step
+from ablations.training.job import Job, failure_of, work
 
 if TYPE_CHECKING:
     from ablations.data.device import DeviceImages
@@ -64,7 +63,7 @@ def train_job(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[P
             yield event
         return
     except Exception as error:  # of placing the images, as a cell's own errors are told
-        failure = Failed(kind_of(error), traceback.format_exc())
+        failure = failure_of(error)
     yield failure
 
 

@@ -19,6 +19,8 @@ from ablations.run import PURPOSE, run
 from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training.learner import Learner
+from tests.builders.faults import ASSERTION, ILLEGAL_ACCESS, raise_fault
+from tests.builders.launched import timeless
 from tests.conftest import TINY
 from tests.wording import worded
 
@@ -152,6 +154,45 @@ def test_a_nan_loss_counts_as_diverged_and_is_excluded_from_means(
     ]
     assert cli.main("analyze", PURPOSE, analyze, typed) == 0
     assert statuses(tmp_path)[STUDY] == "FINISHED"  # nothing is left to train
+
+
+def digits(folder: Path) -> dict[str, Any]:
+    """The numbers of each cell that has a result, without what the clock decides."""
+    return {
+        name: timeless(cell.outcome["result"])
+        for name, cell in cells(folder).items()
+        if cell.outcome and cell.state == CellState.FINISHED
+    }
+
+
+@pytest.mark.parametrize("text", [ILLEGAL_ACCESS, ASSERTION], ids=["illegal access", "assertion"])
+def test_a_run_whose_process_loses_its_gpu_goes_on_in_a_fresh_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """What is planted is planted in this process alone."""
+    options = ("replicates=1", "tracking.enabled=false", "measure=off")
+    assert call(tmp_path / "calm", *options) == 0
+    trained: list[int] = []
+
+    def strike(learner: Learner, _: Tensor) -> None:
+        trained.append(id(learner))
+        raise_fault(text)
+
+    plant(monkeypatch, 1, strike)
+    is_retried = text == ILLEGAL_ACCESS
+    capsys.readouterr()
+    assert call(tmp_path / "struck", *options) == (0 if is_retried else 1)
+    assert len(trained) == 1
+    expected, found = digits(tmp_path / "calm"), digits(tmp_path / "struck")
+    lost = cells(tmp_path / "struck")["groups=1 r0"]
+    assert worded("train.lost_gpu", error=text.splitlines()[0]) in capsys.readouterr().out
+    if is_retried:
+        assert found == expected
+        assert (lost.outcome or {})["lost"] == 1
+    else:
+        assert (lost.state, lost.failed_as) == (CellState.FAILED, "error")
+        assert found == {name: result for name, result in expected.items() if name != "groups=1 r0"}
+        assert len(found) == 2
 
 
 def test_a_run_without_kernels_says_so_once_and_records_what_computed_its_cells(

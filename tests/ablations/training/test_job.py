@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from ablations.common.wording import last_line
 from ablations.config import TrainConfig
 from ablations.config.compose import compose_config
 from ablations.data import load_images
@@ -16,6 +17,7 @@ from ablations.design import make_design
 from ablations.training.events import (
     DIVERGED,
     ERROR,
+    LOST,
     OUT_OF_MEMORY,
     TIME_LIMIT,
     Epoch,
@@ -28,7 +30,8 @@ from ablations.training.events import (
     Saved,
     Step,
 )
-from ablations.training.job import Job, kind_of, pack, work
+from ablations.training.job import Job, failure_of, kind_of, pack, work
+from tests.builders.faults import ASSERTION, ILLEGAL_ACCESS, raise_fault
 from tests.conftest import DIVERGING, TINY
 from tests.wording import worded
 
@@ -134,3 +137,30 @@ def test_divergence_and_errors_are_told_apart(images: DeviceImages) -> None:
 )  # fmt: skip
 def test_a_lack_of_memory_is_known_by_what_torch_and_the_system_say(error: Exception, kind: str) -> None:
     assert kind_of(error) == kind
+
+
+@pytest.mark.parametrize(("text", "kind"), [(ILLEGAL_ACCESS, LOST), (ASSERTION, ERROR)])
+def test_a_cell_whose_process_has_lost_its_gpu_says_so(text: str, kind: str) -> None:
+    try:
+        raise_fault(text)
+    except torch.AcceleratorError as error:
+        failed = failure_of(error)
+    assert (failed.kind, failed.ends_process) == (kind, True)
+    assert failed.reason.startswith("Traceback")
+    assert last_line(failed.reason) == worded("train.lost_gpu", error=text.splitlines()[0])
+
+
+def test_an_error_behind_which_the_gpu_is_lost_ends_the_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", raise_fault)
+    try:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+    except RuntimeError as error:
+        failed = failure_of(error)
+    assert (failed.kind, failed.ends_process) == (LOST, True)
+    monkeypatch.undo()
+    try:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+    except RuntimeError as error:
+        failed = failure_of(error)
+    assert (failed.kind, failed.ends_process) == (ERROR, False)

@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 import psutil
 import pytest
+import torch
 
 from ablations.common.errors import UsageError
 from ablations.config import LocalConfig, SerialConfig
@@ -27,6 +28,13 @@ from ablations.training.events import TIME_LIMIT, Epoch, Failed, Probe, Progress
 from ablations.training.job import Job
 from tests.builders.alone import UnpicklableError, die, fail, raise_unpicklable, threads_and_process
 from tests.builders.driven import DrivenStudy
+from tests.builders.faults import (
+    ASSERTION,
+    ILLEGAL_ACCESS,
+    Faulty,
+    raise_fault,
+    raise_fault_in_place_of_probing,
+)
 from tests.builders.launched import (
     LONG,
     PrunedStudy,
@@ -172,6 +180,48 @@ def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path) -> N
     for cell in study.store.cells():
         assert (cell.failure or "").startswith("Traceback")
         assert "ValueError" in (cell.failure or "") or "TypeError" in (cell.failure or "")
+
+
+def test_a_worker_that_has_lost_its_gpu_is_replaced_and_its_cell_is_trained_again(tmp_path: Path) -> None:
+    calm, _ = outcomes(tmp_path / "calm", LocalConfig(workers=1), *TINY, "replicates=1")
+    (tmp_path / "struck").mkdir()
+    study = DrivenStudy(tmp_path / "struck", *TINY, "replicates=1")
+    with launcher_of(study, LocalConfig(workers=1)) as launcher:
+        launcher.probe(study.design.variants[:1], 0.0)
+        (before,) = workers()
+        launcher.recipe.momentum = Faulty.of(launcher.recipe.momentum, ILLEGAL_ACCESS, tmp_path / "raised")
+        assert study.drive(launcher).failed == 0
+        (after,) = workers()
+        assert not is_running(before)
+    assert after.pid != before.pid
+    assert results(study.store) == results(calm.store)
+    assert [cell.outcome.get("lost", 0) for cell in study.store.cells() if cell.outcome] == [1, 0, 0]
+
+
+def test_a_failed_assertion_on_the_gpu_is_the_failure_of_its_cell_alone(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY, "replicates=1")
+    with launcher_of(study, LocalConfig(workers=1)) as launcher:
+        launcher.recipe.momentum = Faulty.of(launcher.recipe.momentum, ASSERTION, tmp_path / "raised")
+        assert study.drive(launcher).failed == 1
+    states = [cell.state for cell in study.store.cells()]
+    assert states == [CellState.FAILED, CellState.FINISHED, CellState.FINISHED]
+
+
+def test_a_worker_that_has_lost_its_gpu_alone_or_probing_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = DrivenStudy(tmp_path, *TINY)
+    with launcher_of(study, LocalConfig(workers=1)) as launcher:
+        process = launcher.alone(threads_and_process, 0)[1]
+        with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+            launcher.alone(raise_fault)
+        assert launcher.alone(threads_and_process, 0)[1] != process
+        with monkeypatch.context() as patch:
+            patch.setattr("ablations.execution.launchers.local.try_variant", raise_fault_in_place_of_probing)
+            found = launcher.probe(study.design.variants[:1], 0.0)
+        assert list(found.values()) == [ILLEGAL_ACCESS]
+        assert isinstance(launcher.probe(study.design.variants[:1], 0.0)["none"], Probe)
+        assert len(workers()) == 2  # with the one that runs functions
 
 
 def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from ablations.common.errors import UsageError
@@ -13,7 +15,9 @@ from ablations.config.compose import compose_config
 from ablations.data import DataError
 from ablations.design import Split, make_design
 from ablations.execution.launchers.serial import SerialLauncher
+from ablations.training.events import Probe
 from tests.builders.alone import fail, threads_and_process
+from tests.builders.faults import raise_fault
 from tests.builders.trees import make_tree
 from tests.wording import refusal, worded
 
@@ -71,3 +75,31 @@ def test_a_function_runs_alone_in_this_process_with_the_threads_of_the_study() -
     assert launcher.alone(threads_and_process, 10) == (12, os.getpid())
     with pytest.raises(KeyError, match="planted"):
         launcher.alone(fail, "planted")
+
+
+def test_a_function_that_loses_the_gpu_is_the_last_in_this_process() -> None:
+    with closing(launcher_of(*SMALL)) as launcher:
+        with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+            launcher.alone(raise_fault)
+        assert launcher.alone(os.getpid) != os.getpid()
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_what_a_process_without_its_gpu_has_left_is_done_in_another(
+    monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    """Whoever met the error may have caught it, in an earlier study or while networks were probed."""
+    launcher = launcher_of(*SMALL)
+    _ = launcher.images
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_initialized", lambda: True)
+        patch.setattr(torch.cuda, "synchronize", raise_fault)
+        if begins:
+            launcher = launcher_of(*SMALL)
+        else:
+            launcher.probe(launcher.design.variants[:1], 0.0)
+    with closing(launcher):
+        assert not launcher.in_process
+        assert launcher.prepare()
+        assert [type(found) for found in launcher.probe(launcher.design.variants[:1], 0.0).values()] == [Probe]
+        assert launcher.alone(os.getpid) != os.getpid()
