@@ -14,6 +14,7 @@ import torch
 from hypothesis import settings
 
 from tests import processors
+from tests.optional import pytest_pycollect_makemodule as pytest_pycollect_makemodule
 from tests.servers import Cluster, MlflowServer, mlflow_server, postgres
 
 # Deterministic examples, so that tests do not fail by chance elsewhere. `pytest --hypothesis-profile=explore` draws new
@@ -78,10 +79,9 @@ def tiny(tmp_path: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database to copy, because MLflow takes seconds to create one."""
-    from mlflow import MlflowClient  # imported late, because most tests do not need it
-
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow")  # imported late, because most tests do not need it
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
     return path
 
 

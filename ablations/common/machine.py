@@ -72,7 +72,9 @@ def environment() -> dict[str, str]:
         "kernels": ", ".join(built_kernels()) or "none",
         "python": platform.python_version(),
     }
-    description.update({name: metadata.version(name) for name in _PACKAGES})
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # a worker needs no MLflow
+            description[name] = metadata.version(name)
     commit = git_commit()
     return description | ({"commit": commit} if commit else {})
 
