@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 UV ?= $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
-.PHONY: run test test-oldest notebooks clean
+.PHONY: run test test-gpu test-oldest notebooks clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m ablations.run sweep=groups
@@ -17,6 +17,10 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The tests that need a GPU, in eight processes, as most of their time kernels are compiled; the quick ones come first.
+test-gpu: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cuda -n 8 --dist worksteal
 
 # Tests the oldest versions of everything that pyproject.toml allows, in an environment of their own, before a release.
 # Needs uv. Linters and type checkers are left out: they judge code, not what it runs with.
