@@ -67,7 +67,7 @@ def environment() -> dict[str, str]:
     """Describes machine and software for reports: processor, accelerator, kernels, versions, commit."""
     description = {
         "cpu": f"{_cpuinfo().get('model name') or platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "gpu": ", ".join(name for name, _ in gpus()) or "none",
+        "gpu": ", ".join(dict.fromkeys(name for name, _ in gpus())) or "none",  # a cell has one of those that are alike
         "system": f"{platform.system()} {platform.machine()}",
         "kernels": ", ".join(built_kernels()) or "none",
         "python": platform.python_version(),
@@ -159,6 +159,25 @@ def _visible_gpus() -> list[Any]:
             break  # like CUDA, which ignores everything after the first unknown name
         visible += named
     return visible
+
+
+def cuda_devices() -> list[str]:
+    """Returns the CUDA devices of this process, each as CUDA_VISIBLE_DEVICES names it alone, without importing torch.
+
+    The driver counts them, which knows of NVML, MIG and that variable, and needs none of them.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    number = _cuda_device_count()
+    return [name.strip() for name in listed.split(",")][:number] if listed else list(map(str, range(number)))
+
+
+def _cuda_device_count() -> int:
+    count = ctypes.c_int(0)
+    with contextlib.suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
 
 
 def has_cuda_driver() -> bool:

@@ -18,6 +18,11 @@ def fail(text: str) -> None:
     raise KeyError(text)
 
 
+def visible_gpus(*_: object) -> str | None:
+    """Returns which GPUs this process is told to use, whatever it is asked."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def die() -> None:
     """Kills this process."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 There are as many workers as there are cores for (or as were asked for), and never more than fit into memory. They are
 started when there is something for them to do, and keep their images and whatever torch has set up from cell to cell.
+On a machine with several GPUs each worker has one of them, and they are shared out evenly.
 """
 
 from __future__ import annotations
@@ -121,8 +122,22 @@ class LocalLauncher(Launcher):
             known.append(self.peak_mib)
         # A tuned recipe may have larger batches than those that were probed.
         growth = max(self._batch_sizes.values()) / self.recipe.batch_size
-        is_on_gpu = self.design.protocol["device"] == "cuda"
-        return find_room(self._free_mib, self._trials, growth * max(known), on_gpu=is_on_gpu)
+        return find_room(self._free_mib, self._trials, growth * max(known), gpus=self._gpu_count)
+
+    @cached_property
+    def gpus(self) -> list[str]:
+        """The GPUs that cells are trained on, as CUDA_VISIBLE_DEVICES names them; none on the CPU."""
+        return machine.cuda_devices() if self.design.protocol["device"] == "cuda" else []
+
+    @property
+    def busy_gpus(self) -> list[str | None]:
+        """The GPU of each cell in training."""
+        return [training.worker.gpu for training in self._training.values()]
+
+    @property
+    def _gpu_count(self) -> int:
+        """How many GPUs cells are trained on; one where the driver does not say."""
+        return max(1, len(self.gpus)) if self.design.protocol["device"] == "cuda" else 0
 
     def prepare(self) -> str:
         """Says what the data are, where they are kept, and how many cells are trained at once."""
@@ -131,10 +146,11 @@ class LocalLauncher(Launcher):
             f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {count(self.capacity, 'cell')}"
         )
         room = self._checked_room
+        among = f" on {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
         if room.fitting < self._wanted and room.each > 0:
-            text += f" in parallel, limited by {room.of} ({room.each:,.0f} MiB each, {room.free:,.0f} MiB free)"
+            text += f" in parallel{among}, limited by {room.of} ({room.each:,.0f} MiB each, {room.free:,.0f} MiB free)"
             return f"{text}."
-        return f"{text} in parallel."
+        return f"{text} in parallel{among}."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Takes steps with as many variants at once as cells will be trained, as they slow each other down."""
@@ -177,7 +193,7 @@ class LocalLauncher(Launcher):
     def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
         """Runs the function in a worker of its own, which needs no images, while the others wait."""
         if self._lone is None or not self._lone.is_alive:
-            self._lone = _started(None)
+            self._lone = _started(None, self._next_gpu([]))
         worker = self._lone
         try:
             worker.send(Call(pickle.dumps((function, arguments)), self.threads))
@@ -268,14 +284,22 @@ class LocalLauncher(Launcher):
             self._lone.kill()
 
     def _idle_worker(self, busy: Mapping[WorkerProcess, str] | None = None) -> WorkerProcess:
-        """Returns a worker that has nothing to do, one that is started if need be."""
+        """Returns a worker that has nothing to do, one that is started if need be, on the GPU that has the fewest."""
         taken = [*(busy or ()), *(training.worker for training in self._training.values())]
-        for worker in [worker for worker in self._workers if worker not in taken]:
-            if worker.is_alive:
-                return worker
+        idle = [worker for worker in self._workers if worker not in taken]
+        for worker in [worker for worker in idle if not worker.is_alive]:
+            idle.remove(worker)
             self._drop(worker)
-        self._workers.append(_started((self._shared_data, self.place)))
+        if idle:
+            return min(idle, key=lambda worker: sum(other.gpu == worker.gpu for other in taken))
+        self._workers.append(_started((self._shared_data, self.place), self._next_gpu(self._workers)))
         return self._workers[-1]
+
+    def _next_gpu(self, workers: Sequence[WorkerProcess]) -> str | None:
+        """Returns the GPU that the fewest workers have; None where there is no choice."""
+        if len(self.gpus) < 2:
+            return None
+        return min(self.gpus, key=lambda gpu: sum(worker.gpu == gpu for worker in workers))
 
     def _drop(self, worker: WorkerProcess) -> None:
         with suppress(ValueError):
@@ -288,10 +312,10 @@ class LocalLauncher(Launcher):
         return mapped(self.data_set)
 
 
-def _started(images: tuple[DataSet, Place] | None) -> WorkerProcess:
+def _started(images: tuple[DataSet, Place] | None, gpu: str | None) -> WorkerProcess:
     """Starts a worker; UsageError if none can be started."""
     try:
-        return WorkerProcess(images)
+        return WorkerProcess(images, gpu)
     except OSError as error:
         reason = f"a worker process cannot be started ({error.strerror or error}); launcher=serial needs none"
         raise UsageError("launcher", "auto", reason) from None

@@ -85,12 +85,14 @@ class WorkerProcess:
     Args:
         images: the data set, as `data.sharing.mapped` makes it, and what the worker is told of it; None for a worker
             that only calls functions which need no images.
+        gpu: the only one that the worker sees, as CUDA_VISIBLE_DEVICES names it; None for all of this process.
 
     Raises:
         OSError: if no process can be started.
     """
 
-    def __init__(self, images: tuple[DataSet, Place] | None) -> None:
+    def __init__(self, images: tuple[DataSet, Place] | None, gpu: str | None = None) -> None:
+        self.gpu = gpu
         for attempt in range(_ATTEMPTS):
             try:
                 self._start(images)
@@ -106,7 +108,7 @@ class WorkerProcess:
     def _start(self, images: tuple[DataSet, Place] | None) -> None:
         start_server()
         self._connection, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=serve, args=(theirs, images), daemon=True)
+        self._process = _CONTEXT.Process(target=serve, args=(theirs, images, self.gpu), daemon=True)
         try:
             # A fork waits until the server has imported torch, meanwhile signals are to be answered.
             with _no_main_module(), nullcontext() if _FORKS else _blocked_signals():

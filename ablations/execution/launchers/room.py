@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ablations.common import machine
 from ablations.common.sizes import MIB
@@ -78,21 +78,22 @@ def try_variant(task: ProbeTask, load: Callable[[], DataSet], place: Place) -> T
     return Trial(answer, Usage(own, taken / MIB, torch.cuda.mem_get_info()[0] / MIB))
 
 
-def find_room(free: float, trials: Sequence[Trial], largest: float, *, on_gpu: bool) -> Room:
+def find_room(free: float, trials: Sequence[Trial], largest: float, *, gpus: int) -> Room:
     """Says how many cells fit at once.
 
     Args:
         free: MiB of memory that were free before there was a worker.
         trials: of all variants that were probed, first that of a worker when it was the only one.
         largest: peak memory in MiB of the largest cell that is known.
-        on_gpu: whether cells are trained on a GPU, whose memory their peak is of.
+        gpus: that cells are trained on, all like the one that was tried, whose memory their peak is of; 0 on the CPU.
     """
-    if not on_gpu:
+    if not gpus:
         return _room(max(max(0.0, trial.usage.own - trial.peak) for trial in trials) + largest, free, "memory")
     first = trials[0].usage
     host = _room(max(trial.usage.own for trial in trials), free, "memory")
     each = max(0.0, first.device - trials[0].peak) + largest
-    return min(host, _room(each, first.device + first.device_free, "GPU memory"), key=lambda room: room.fitting)
+    one = _room(each, first.device + first.device_free, "GPU memory")
+    return min(host, replace(one, fitting=gpus * one.fitting, free=gpus * one.free), key=lambda room: room.fitting)
 
 
 def _room(each: float, free: float, of: str) -> Room:

@@ -72,8 +72,10 @@ Order = Train | Stop | Call | CallWithImages
 Said = tuple[str, Progress] | Answer
 
 
-def serve(connection: Connection, images: tuple[DataSet, Place] | None) -> None:
-    """Executes orders until the driver closes its end of the pipe, or ends."""
+def serve(connection: Connection, images: tuple[DataSet, Place] | None, gpu: str | None = None) -> None:
+    """Executes orders until the driver closes its end of the pipe, or ends; on the GPU that is named if one is."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before this process uses CUDA; what describes its GPU reads it, too
     for number in SIGNALS:  # which are the driver's to answer
         signal.signal(number, signal.SIG_IGN)
     orders: SimpleQueue[Order] = SimpleQueue()

@@ -89,3 +89,59 @@ def test_the_clock_is_that_of_the_gpu_that_is_named(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.clock_mhz(gpu) == clock
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "names"),
+    [
+        (None, 0, []),
+        (None, 2, ["0", "1"]),
+        ("3, 1", 2, ["3", "1"]),
+        ("GPU-34cd", 1, ["GPU-34cd"]),
+        ("0,9,1", 1, ["0"]),  # CUDA ignores what follows the first name that it does not know
+        ("", 0, []),
+    ],
+)
+def test_cuda_devices_have_the_names_that_make_one_of_them_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, number: int, names: list[str]
+) -> None:
+    class Driver:
+        """Counts devices; memory is written to as by the real one."""
+
+        def cuInit(self, flags: int) -> int:  # noqa: N802
+            return 0 if number else 100 + flags
+
+        def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+            count._obj.value = number
+            return 0
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: Driver())
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.cuda_devices() == names
+
+
+def test_without_a_driver_there_are_no_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise OSError("no libcuda.so.1")
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", fail)
+    assert machine.cuda_devices() == []
+    assert not machine.has_cuda_driver()
+
+
+@pytest.mark.cuda
+def test_cuda_devices_are_those_of_torch() -> None:
+    import torch
+
+    assert len(machine.cuda_devices()) == torch.cuda.device_count()
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_gpus_that_are_alike_are_described_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.environment()["gpu"] == "old, new"
+    sys.modules["pynvml"].nvmlDeviceGetName = lambda _: "new"  # type: ignore[attr-defined]
+    assert machine.environment()["gpu"] == "new"

@@ -26,7 +26,14 @@ from ablations.execution.launchers.local import LocalLauncher
 from ablations.storage.cell_states import CellState
 from ablations.training.events import TIME_LIMIT, Epoch, Failed, Probe, Progress
 from ablations.training.job import Job
-from tests.builders.alone import UnpicklableError, die, fail, raise_unpicklable, threads_and_process
+from tests.builders.alone import (
+    UnpicklableError,
+    die,
+    fail,
+    raise_unpicklable,
+    threads_and_process,
+    visible_gpus,
+)
 from tests.builders.driven import DrivenStudy
 from tests.builders.faults import (
     ASSERTION,
@@ -180,6 +187,33 @@ def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path) -> N
     for cell in study.store.cells():
         assert (cell.failure or "").startswith("Traceback")
         assert "ValueError" in (cell.failure or "") or "TypeError" in (cell.failure or "")
+
+
+def test_each_worker_sees_one_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = DrivenStudy(tmp_path, *TINY)
+    with launcher_of(study, TWO) as launcher:
+        launcher.gpus = ["7", "4"]
+        assert launcher.alone(visible_gpus) == "7"
+        launcher.probe(study.design.variants[:2], 0.0)
+        monkeypatch.setattr("ablations.execution.launchers.local.try_variant", visible_gpus)
+        found = launcher.probe(study.design.variants[:2], 0.0)
+    assert set(found.values()) == {"7", "4"}
+
+
+def test_a_worker_takes_the_place_of_one_that_was_killed_on_its_gpu(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY, *LONG, "replicates=2")
+    with launcher_of(study, LocalConfig(workers=2)) as launcher:
+        launcher.gpus = ["7", "4"]
+        for number in range(2):
+            launcher.start(job_of(study, launcher, number))
+        heard(launcher, lambda event: isinstance(event, Epoch))
+        first, second = launcher.busy_gpus
+        workers()[0].kill()
+        heard(launcher, lambda event: isinstance(event, Failed))
+        (left,) = launcher.busy_gpus
+        launcher.start(job_of(study, launcher, 2))
+        assert {first, second} == {"7", "4"} == set(launcher.busy_gpus)
+        assert left in launcher.busy_gpus
 
 
 def test_a_worker_that_has_lost_its_gpu_is_replaced_and_its_cell_is_trained_again(tmp_path: Path) -> None:
