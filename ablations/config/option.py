@@ -109,4 +109,6 @@ def check_ranges(config: Any) -> None:
             try:
                 check_value(name, entry, allowed)
             except OptionError as error:
-                raise UsageError(name, entry, error.reason, error.choices) from None
+                words = {"True": True, "False": False}  # what OmegaConf makes of true and false
+                typed = words.get(entry, entry) if isinstance(entry, str) else entry
+                raise UsageError(name, typed, error.reason, error.choices) from None

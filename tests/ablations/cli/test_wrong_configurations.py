@@ -204,7 +204,8 @@ def values_for(leaf: Leaf) -> st.SearchStrategy[str]:
         wrong = [st.sampled_from(["3", "1.5", "true", "null", *SETTINGS, "[[1]]", "[{a: 1}]"])]
         if choices:
             broken = st.sampled_from(choices).flatmap(misspelt).filter(lambda word: word not in choices)
-            wrong += [broken.map(lambda word: f"[{quoted(word)}]"), st.sampled_from(["[]", "[null]", "[1]", "[true]"])]
+            wrong += [broken.map(lambda word: f"[{quoted(word)}]"), st.sampled_from(["[null]", "[1]", "[true]"])]
+            wrong += [] if leaf.allowed["may_be_empty"] else [st.just("[]")]
             wrong += [broken.map(lambda word: f"[{choices[0]},{quoted(word)}]"), broken.map(quoted)]
         return st.one_of(wrong)
     common = st.sampled_from([*LISTS, *SETTINGS, "null", "???"])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 
 from ablations.common.urls import file_url, hide_passwords, relative_link, sqlite_url
 from ablations.storage.access import study_names
@@ -26,8 +27,22 @@ NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\
 )
 
 
+# Before SQLAlchemy 2.1 no URL of it could have a question mark: such a path is refused.
+HAS_QUESTION_MARKS = make_url("sqlite:///%3F").database == "?"
+
+
+def is_refused(path: Path) -> bool:
+    if "?" not in str(path) or HAS_QUESTION_MARKS:
+        return False
+    with pytest.raises(ValueError, match="question mark"):
+        sqlite_url(path)
+    return True
+
+
 @given(st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: Path("/", *parts)) | NAMES.map(Path))
 def test_urls_of_paths_can_be_inverted(path: Path) -> None:
+    if is_refused(path):
+        return
     assert database_file(sqlite_url(path)) == path
     assert unquote(urlsplit(file_url(path)).path) == str(path.resolve())
 
@@ -35,6 +50,8 @@ def test_urls_of_paths_can_be_inverted(path: Path) -> None:
 @pytest.mark.parametrize("name", ODD)
 def test_a_database_is_created_at_its_path(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
+    if is_refused(folder):
+        return
     folder.mkdir()
     with create_engine(sqlite_url(folder / f"{name}.db")).connect() as connection:
         connection.execute(text("CREATE TABLE t (x)"))
@@ -45,7 +62,7 @@ def test_a_database_is_created_at_its_path(name: str, tmp_path: Path) -> None:
 
 
 def test_optuna_stores_a_study_in_a_folder_of_any_name(tmp_path: Path) -> None:
-    folder = tmp_path / "".join(name for name in ODD if name != "-x")
+    folder = tmp_path / "".join(name for name in ODD if name != "-x" and ("?" not in name or HAS_QUESTION_MARKS))
     folder.mkdir()
     url = sqlite_url(folder / "optuna.db")
     open_store(url, "mine", create=True)
