@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablations.config import DataConfig
-from ablations.data.augment import Augmentation, augmentation_of
+from ablations.data.augment import Augmentation, Draws, augmentation_of
 from ablations.data.images import Images, ImageSet, evenly_spaced
 from ablations.data.source import ahead
 from sa_core.seeds import stream_seed
@@ -43,6 +43,23 @@ class ImageFormat:
     side: int
     mean: Sequence[float]
     std: Sequence[float]
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """What is random about an epoch's training batches of N images together.
+
+    Attributes:
+        rows: int64 of shape (N,), on the CPU: where in the pixels the images are, in the order of the epoch.
+        labels: int64 of shape (N,), on the device.
+        augmentation: of each image, on the device.
+        operations: of RandAugment, on the CPU, of shape (N, operations); None without RandAugment.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    augmentation: Draws
+    operations: Tensor | None
 
 
 def on_device(images: Images, config: DataConfig, device: str, beside: DeviceImages | None = None) -> DeviceImages:
@@ -92,37 +109,59 @@ class DeviceImages:
         self.test_images = len(self.test_labels)
         moments = _moments(images.train)
         self.format = ImageFormat(augmentation.side, *(moment.tolist() for moment in moments))
-        mean, std = (moment.to(device).view(3, 1, 1) for moment in moments)
+        mean, std = (torch.from_numpy(moment).to(device).view(3, 1, 1) for moment in moments)
         self._mean, self._scale = mean, 1 / std
 
     def train_images(self, batch_size: int) -> int:
         """Returns the number of images of an epoch: an incomplete last batch is dropped."""
         return len(self._train_labels) // batch_size * batch_size
 
-    def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yields an epoch's training batches; equal arguments yield equal batches, on any device."""
+    def draw(self, batch_size: int, seed: int, epoch: int) -> EpochDraws:
+        """Draws the order of an epoch's training images and their augmentation; equal arguments, equal draws."""
         count = self.train_images(batch_size)
         order = torch.randperm(len(self._train_labels), generator=_generator(seed, "order", epoch))[:count]
         drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
-        drawn = {name: values.to(self.device) for name, values in drawn.items()}
         operations = None
         if self.augmentation.randaugment is not None:
             operations = self.augmentation.randaugment.draw(count, _generator(seed, "randaugment", epoch))
-        labels = self._train_labels[order.to(self.device)]
+        return EpochDraws(
+            self._train_rows[order],
+            self._train_labels[order.to(self.device)],
+            {name: values.to(self.device) for name, values in drawn.items()},
+            operations,
+        )
+
+    def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yields an epoch's training batches; equal arguments yield equal batches, on any device."""
+        draws = self.draw(batch_size, seed, epoch)
+        count = len(draws.rows)
         # Several small batches at once: the overhead of each operation exceeds its work on an image.
-        pixels = _PIXELS_AT_ONCE if operations is None else _PIXELS_OPERATED
+        pixels = _PIXELS_AT_ONCE if draws.operations is None else _PIXELS_OPERATED
         at_once = batch_size * max(1, pixels // (batch_size * self.augmentation.side**2))
-        raws = self._read(self._train, self._train_rows[order], at_once)
+        raws = self._read(self._train, draws.rows, at_once)
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
-            drawn_of_part = {name: values[part] for name, values in drawn.items()}
-            cropped = self.augmentation.train(raw, drawn_of_part)
-            operations_of_part = None if operations is None else operations[part]
-            images = self._normalize(self.augmentation.operate(cropped, operations_of_part))
-            self.augmentation.cut_out(images, drawn_of_part)
-            batches = zip(images.split(batch_size), labels[part].split(batch_size), strict=True)
-            del raw, cropped, images  # freed before the next ones are computed
+            drawn = {name: values[part] for name, values in draws.augmentation.items()}
+            images = self._augmented(raw, drawn, None if draws.operations is None else draws.operations[part])
+            batches = zip(images.split(batch_size), draws.labels[part].split(batch_size), strict=True)
+            del raw, drawn, images  # freed before the next ones are computed
             yield from batches
+
+    def gather(self, rows: Tensor, drawn: Draws) -> Tensor:
+        """Returns training images as `train_batches` makes them, without RandAugment, by the device alone.
+
+        Args:
+            rows: int64 of shape (B,), on the device, where in the resident pixels the images are.
+            drawn: the augmentation of each, on the device.
+        """
+        return self._augmented(self._train.index_select(0, rows), drawn, None)
+
+    def _augmented(self, raw: Tensor, drawn: Draws, operations: Tensor | None) -> Tensor:
+        """Augments and normalizes raw training images (B, 3, stored, stored); operations are RandAugment's."""
+        cropped = self.augmentation.train(raw, drawn)
+        images = self._normalize(self.augmentation.operate(cropped, operations))
+        self.augmentation.cut_out(images, drawn)
+        return images
 
     def test_batches(self, batch_size: int, most: int | None = None) -> Iterator[Batch]:
         """Yields test images in order without augmentation: all, or a fixed choice of `most` of them."""
@@ -190,7 +229,7 @@ def _read_ahead(pixels: np.memmap) -> None:
         mapping.madvise(mmap.MADV_WILLNEED)
 
 
-def _moments(images: ImageSet) -> Batch:
+def _moments(images: ImageSet) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns mean and standard deviation of each channel in grey levels, (3,), over up to 50,000 spaced images."""
     every = -(-len(images) // _MOST_FOR_MOMENTS)
     pixels = images.pixels[::every] if images.rows is None else images.pixels
@@ -203,7 +242,7 @@ def _moments(images: ImageSet) -> Batch:
     level = np.arange(256)
     mean = (counts @ level) / counts.sum(1)
     std = np.sqrt(np.maximum((counts @ level**2) / counts.sum(1) - mean**2, 1e-12))
-    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+    return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:
