@@ -28,6 +28,8 @@ from ablations.measure.speed import LEAST_COPIES, TWIN, Act, Samples, clock_of, 
 from ablations.training.learner import Learner, forward
 
 _MOST_COPIES = 100
+# Modes of torch.compile, and those that compile likewise but use no CUDA graphs.
+_WITHOUT_GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
 _REASON = 200  # characters of an error that are kept
 _STILL = 1e-6  # learning rate: weights of random images stay as they are, so that no loss overflows meanwhile
 
@@ -125,7 +127,12 @@ def _time(
 
 
 def _weigh(network: Settings, setting: CostSetting) -> NetworkCost:
-    """Measures memory, which takes two steps; what these raise would be in the way of timing, too."""
+    """Measures memory, which takes two steps; an error in these would occur in timing, too.
+
+    CUDA graphs reuse memory that the allocator does not count in later steps, so the same code is run without them.
+    """
+    recipe = setting.recipe
+    setting = replace(setting, recipe=replace(recipe, compile=_WITHOUT_GRAPHS.get(recipe.compile, recipe.compile)))
     try:
         learner, sample = _learner(network, setting), _sample(setting)
         learner.step(*sample)  # the optimizer has its state from here on
