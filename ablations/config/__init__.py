@@ -18,6 +18,7 @@ from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch, neut
 from ablations.config.schema import (
     FIGURES,
     OPTIONS_OF,
+    OWN_GRAPHS,
     OWNERS,
     PREDICTED,
     BenchConfig,
@@ -32,6 +33,7 @@ from ablations.config.schema import (
 
 __all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OPTIONS_OF", "OWNERS", "PREDICTED"]
 __all__ += [
+    "OWN_GRAPHS",
     "REPLICATE",
     "SELECTION_SHARE",
     "SHOWN_NAMES",

@@ -42,6 +42,7 @@ FIGURES = {
 }
 
 EXPORTS = ("csv", "parquet", "tensorboard", "wandb", "cards")
+OWN_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile that use CUDA graphs
 PREDICTED = ("classes", "confusion", "calibration")  # figures that need kept predictions
 
 
@@ -222,6 +223,14 @@ class TrainConfig:
         "none",
         "torch.compile mode for training; none trains eagerly, reduce-overhead uses CUDA graphs on a GPU.",
         choices=("none", "default", "reduce-overhead", "max-autotune"),
+    )
+    graphs: str = option(
+        "auto",
+        "Capture the training step in a CUDA graph and replay it, which gives the same results. auto does so on a GPU "
+        "unless train.compile uses CUDA graphs itself, and trains eagerly if a network cannot be captured; with on, "
+        "such a cell fails.",
+        choices=("auto", "on", "off"),
+        neutral=True,
     )
     precision: str = option(
         "auto",

@@ -11,6 +11,7 @@ from ablations.common.settings import Settings, flatten
 from ablations.config import (
     AUTO,
     DATA,
+    OWN_GRAPHS,
     REPLICATE,
     SELECTION_SHARE,
     Config,
@@ -48,6 +49,8 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         device = stored["device"] if config.device == "auto" else config.device
         for name in ("precision", "memory_format", "fused"):
             train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
+    if config.train.graphs == "on" and device != "cuda":
+        raise UsageError("train.graphs", "on", f"requires a CUDA device; the device is {device}")
     return {"data": data, "train": train, "seed": config.seed, "device": device}
 
 
@@ -56,6 +59,9 @@ def check_recipe(recipe: TrainConfig) -> None:
     default = TrainConfig()
     if recipe.optimizer == "adamw" and recipe.momentum != default.momentum:
         raise UsageError("train.momentum", recipe.momentum, "has no effect with train.optimizer=adamw")
+    if recipe.graphs == "on" and recipe.compile in OWN_GRAPHS:
+        reason = f"cannot be combined with train.compile={recipe.compile}, which uses CUDA graphs itself"
+        raise UsageError("train.graphs", "on", reason)
     if recipe.schedule == "cosine" and recipe.warmup not in (0, default.warmup):
         reason = "has no effect with train.schedule=cosine; train.schedule=warmup_cosine has a warm-up"
         raise UsageError("train.warmup", recipe.warmup, reason)

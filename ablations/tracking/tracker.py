@@ -353,6 +353,7 @@ class Tracker(StudyMirror):
         ]
         tags = {
             "attention_by": result.get("attention_by") or None,
+            "execution": result.get("execution") or None,
             "pruned": outcome.get("pruned"),
             "images": outcome.get("images") or None,
         }

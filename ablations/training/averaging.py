@@ -1,7 +1,7 @@
 """An exponential moving average of a network's weights, which is what is evaluated where `train.ema` is on.
 
-torch's `AveragedModel` reads its counter from the device in every step, which makes a GPU wait; its averaging function
-is what is used here.
+torch's `AveragedModel` reads its counter from the device in every step, which makes a GPU wait, and its averaging
+functions take the decay as a number, which a CUDA graph would repeat. Here counter and decay stay on the device.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class AveragedNetwork:
@@ -27,24 +26,27 @@ class AveragedNetwork:
 
     Attributes:
         model: the averaged network; its parameters require no gradient.
-        steps: how often it was updated.
+        steps: number of updates, int64 of shape (), on the device.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
+        self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.steps = torch.zeros((), dtype=torch.int64, device=next(model.parameters()).device)
         averaged, current = _values(self.model), _values(model)
         pairs = [*zip(averaged, current, strict=True)]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
-        self._averaged = [mine for mine, _ in pairs if mine.is_floating_point()]
-        self._current = [theirs.detach() for _, theirs in pairs if theirs.is_floating_point()]
+        self._averaged = [(mine, theirs.detach()) for mine, theirs in pairs if mine.is_floating_point()]
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes the network's weights into the average; to be called after each training step."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(self._averaged, self._current, self.steps)
+        steps = self.steps.double()
+        weight = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.decay)
+        by_type = {dtype: weight.to(dtype) for dtype in {mine.dtype for mine, _ in self._averaged}}
+        for mine, theirs in self._averaged:
+            mine.lerp_(theirs, by_type[mine.dtype])
         for mine, theirs in self._copied:
             mine.copy_(theirs)
 

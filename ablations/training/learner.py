@@ -1,4 +1,4 @@
-"""A network with its optimizer, under a recipe: what a training step and an inference are, and nothing of when.
+"""A network with its optimizer under a recipe: how a training step and an inference are computed.
 
 The optimizer is SGD with Nesterov momentum or AdamW. Labels are classes or, of mixed images, distributions of classes;
 both are smoothed. Norms, biases and gates decay only where `train.decay=all` asks for it.
@@ -33,6 +33,7 @@ class Learner:
     Attributes:
         model: the network that is trained.
         average: its moving average where the recipe has one, otherwise None.
+        rate: the learning rate, a tensor of shape () on the device, so that a CUDA graph reads its current value.
     """
 
     def __init__(
@@ -52,12 +53,27 @@ class Learner:
         prepare(model)
         self.model = model.to(device).to(memory_format=layout(recipe.memory_format))
         self.average = AveragedNetwork(self.model, recipe.ema) if recipe.ema else None
-        self.optimizer = _optimizer(self.model, recipe)
+        self.optimizer = make_optimizer(self.model, recipe)
+        # The fused kernels read single precision on a GPU, and convert whatever they get to double on the CPU.
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self.rate = torch.full((), recipe.learning_rate, dtype=dtype, device=device)
+        self._bind_rate()
         # Evaluation, whose last batch has a shape of its own, stays eager.
         self._trained = self.model if recipe.compile == "none" else compiled(self.model, recipe.compile)
 
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Takes over the state of an optimizer, but not its learning rate."""
+        self.optimizer.load_state_dict(state)
+        self._bind_rate()
+
+    def _bind_rate(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+
     def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Takes one training step and returns its loss, still on the device.
+
+        Nothing in it waits for the device or depends on a value of the CPU, so that it can be captured.
 
         Args:
             pixels: of shape (B, 3, H, W).
@@ -151,11 +167,13 @@ def compiled(module: nn.Module, mode: str = "default") -> nn.Module:
     return cast(nn.Module, torch.compile(module, mode=mode, dynamic=False))
 
 
-def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
+    """Makes the optimizer of a recipe, which can be captured in a CUDA graph where the network is on a GPU."""
     decayed = decayed_parameters(model, recipe.decay)
     chosen = {id(parameter) for parameter in decayed}
     free = [parameter for parameter in model.parameters() if id(parameter) not in chosen and parameter.requires_grad]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), fused=True)
+        on_gpu = next(model.parameters()).is_cuda
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), fused=True, capturable=on_gpu)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True)

@@ -1,10 +1,9 @@
-"""What a cell will cost, found out by a few real steps with its network. Nothing is learnt by anyone."""
+"""Estimates what a cell will cost from a few real training steps of its network, whose weights are discarded."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,12 @@ from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.training.evaluation import sample_size, test_batch_size
 from ablations.training.events import Probe
+from ablations.training.graphs import WARM_UP, StepRunner, feed_of, reason_against
+from ablations.training.isolation import Isolation
 from ablations.training.learner import Learner, forward
-from ablations.training.mixing import training_batches
+from ablations.training.mixing import mixing_of, training_batches
+from ablations.training.schedule import learning_rates
+from ablations.training.step import TrainingStep
 
 _FEWEST = 3  # steps, of which the first third warms up
 _SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
@@ -27,25 +30,37 @@ _warm: set[str] = set()  # types of devices that this process has taken a step o
 
 
 def probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float) -> Probe:
-    """Takes a few training steps and a batch of inference, and says what a whole cell takes.
+    """Takes a few training steps and a batch of inference, and estimates the cost of a whole cell.
 
-    Steps are taken for so many seconds, but a few in any case.
+    Steps are taken for so many seconds, but a few in any case, and as a cell takes them: from a CUDA graph where the
+    cell has one.
     """
-    learner = _learner(network, recipe, images)
+    with Isolation(images.device).entered():
+        return _probe(network, recipe, images, seconds)
+
+
+def _probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float) -> Probe:
+    recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
+    learner = Learner(network, recipe, len(images.classes), 0, images.device)
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
-    most = max(_FEWEST, round(_SHARE_OF_STEPS * steps * recipe.epochs))
+    fewest = (
+        _FEWEST if reason_against(recipe, images.device) else 3 * (WARM_UP + 1)
+    )  # the capture is in the first third
+    most = min(steps, max(fewest, round(_SHARE_OF_STEPS * steps * recipe.epochs)))
     begun = time.perf_counter()
-    batches = training_batches(images, recipe, 0, 0)
+    rates = learning_rates(recipe, steps * recipe.epochs)
+    step = TrainingStep(learner, feed_of(images, recipe, 0), mixing_of(images, recipe), rates, 0)
+    take_step = StepRunner(step, learner.optimizer.zero_grad, recipe, images.device)
+    step.begin(0, 0)
     times: list[float] = []
-    learner.model.train()
-    for batch in islice(batches, most):
+    while len(times) < most and (len(times) < fewest or time.perf_counter() - begun <= seconds):
+        step.advance()
         started = time.perf_counter()
-        learner.step(*batch)
+        take_step()
         _wait(images.device)
         times.append(time.perf_counter() - started)
-        if len(times) >= _FEWEST and time.perf_counter() - begun > seconds:
-            break
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
+    batch = next(training_batches(images, recipe, 0, 0))
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
     tested = images.test_images + (recipe.epochs - 1) * sample_size(images.test_images)
     evaluation = tested * _test_seconds(learner, images)
@@ -63,27 +78,22 @@ def probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
 def probe_or_reason(
     network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, threads: int
 ) -> Probe | str:
-    """Probes with so many threads; says why not where it cannot: other variants have their costs all the same."""
+    """Probes with so many threads; returns the reason if that fails, so that other variants are probed all the same."""
     torch.set_num_threads(threads)
     try:
         if images.device.type not in _warm:
             _warm_up(network, recipe, images)
         return probe(network, recipe, images, seconds)
-    except Exception as error:  # such as too little memory; whether it is in the way of cells, too, they will tell
+    except Exception as error:  # such as too little memory; cells may succeed all the same
         return first_line(error)
 
 
 def _warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages) -> None:
-    """Takes a step, with which torch does what it does once in a process."""
-    learner = _learner(network, recipe, images)
+    """Takes a step, in which torch initialises what it does once per process."""
+    learner = Learner(network, replace(recipe, compile="none"), len(images.classes), 0, images.device)
     learner.step(*next(images.train_batches(recipe.batch_size, 0, 0)))
     _wait(images.device)
     _warm.add(images.device.type)
-
-
-def _learner(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages) -> Learner:
-    recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
-    return Learner(network, recipe, len(images.classes), 0, images.device)
 
 
 def _test_seconds(learner: Learner, images: DeviceImages) -> float:

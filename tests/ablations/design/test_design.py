@@ -314,6 +314,11 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
             refusal("train.momentum=0.8", "design.idle", other="train.optimizer=adamw"),
         ),
         (["train.schedule=cosine", "train.warmup=0.1"], refusal("train.warmup=0.1", "design.warms_up")),
+        (["train.graphs=on"], refusal("train.graphs=on", "design.graphs_on_cpu")),
+        (
+            ["train.graphs=on", "train.compile=reduce-overhead"],
+            refusal("train.graphs=on", "design.graphs_twice", mode="reduce-overhead"),
+        ),
         (["train.mixup=-1"], refusal("train.mixup=-1.0", "options.below", least="0.0")),
         (["train.cutmix=-0.5"], refusal("train.cutmix=-0.5", "options.below", least="0.0")),
         (["train.ema=1"], refusal("train.ema=1.0", "options.over", most="0.999999")),

@@ -14,7 +14,7 @@ from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.training.learner import Learner, build_network
-from ablations.training.mixing import Mix, draw_mixes, training_batches
+from ablations.training.mixing import Mix, Mixing, draw_mixes, training_batches
 from tests.builders.training import SA, network, result_of
 
 CPU = torch.device("cpu")
@@ -32,10 +32,19 @@ def batch(count: int = 5, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(count, 3, side, side, dtype=torch.float64), torch.arange(count) % 3
 
 
-@given(share=st.floats(0, 1), smoothing=st.floats(0, 0.9), count=st.integers(2, 6))
-def test_mixup_is_the_formula_of_the_paper(share: float, smoothing: float, count: int) -> None:
+def apply(
+    mix: Mix, pixels: torch.Tensor, labels: torch.Tensor, classes: int, *, mixup: float = 0.0, cutmix: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mixes a batch, the second of its epoch."""
+    mixing = Mixing(mixup, cutmix, count=2, side=pixels.shape[-1], classes=classes, device=CPU)
+    mixing.load([Mix(0.123, (0, 1, 0, 1)), mix])
+    return mixing.apply(pixels.clone(), labels, torch.tensor(1))
+
+
+@given(share=st.floats(0, 1), smoothing=st.floats(0, 0.9), count=st.integers(2, 6), cutmix=st.sampled_from([0.0, 1.0]))
+def test_mixup_is_the_formula_of_the_paper(share: float, smoothing: float, count: int, cutmix: float) -> None:
     pixels, labels = batch(count)
-    mixed, targets = Mix(share).apply(pixels.clone(), labels, 3)
+    mixed, targets = apply(Mix(share), pixels, labels, 3, mixup=1.0, cutmix=cutmix)
     logits = torch.randn(count, 3, dtype=torch.float64)
     partner = [(place - 1) % count for place in range(count)]
     torch.testing.assert_close(mixed, share * pixels + (1 - share) * pixels[partner])
@@ -46,13 +55,18 @@ def test_mixup_is_the_formula_of_the_paper(share: float, smoothing: float, count
     )
 
 
-@given(alpha=st.floats(0.1, 5), side=st.integers(4, 20), seed=st.integers(0, 2**63 - 1))
+@given(
+    alpha=st.floats(0.1, 5),
+    side=st.integers(4, 20),
+    seed=st.integers(0, 2**63 - 1),
+    mixup=st.sampled_from([0.0, 1.0]),
+)
 def test_cutmix_puts_a_box_of_the_partner_into_each_image_and_weighs_labels_by_its_area(
-    alpha: float, side: int, seed: int
+    alpha: float, side: int, seed: int, mixup: float
 ) -> None:
     pixels, labels = batch(4, side)
     (mix,) = draw_mixes(0.0, alpha, 1, side, seed)
-    mixed, targets = mix.apply(pixels.clone(), labels, 3)
+    mixed, targets = apply(mix, pixels, labels, 3, mixup=mixup, cutmix=alpha)
     is_partners = (mixed != pixels).any(1)
     assert mix.box is not None
     top, bottom, left, right = mix.box
@@ -131,7 +145,7 @@ def test_a_mixed_batch_in_parts_has_the_loss_of_the_whole_one(parts: int) -> Non
                 module.eval()
 
     torch.manual_seed(0)
-    pixels, targets = Mix(0.3).apply(torch.randn(7, 3, 32, 32), torch.arange(7), 10)
+    pixels, targets = apply(Mix(0.3), torch.randn(7, 3, 32, 32), torch.arange(7), 10, mixup=1.0)
     losses = [
         Learner(SA, MIXED, 10, 0, CPU, evaluating, micro_batches=number).step(pixels, targets).item()
         for number in (1, parts)

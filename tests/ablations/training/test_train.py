@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ablations.config import TrainConfig
 from ablations.data.augment import Augmentation
@@ -28,7 +26,6 @@ from ablations.training.train import (
     Event,
     Result,
     Trained,
-    learning_rate_share,
     train,
 )
 from sa_core import create_model
@@ -308,26 +305,6 @@ def test_the_learning_rate_follows_the_schedule(
     recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup=0.5)
     epochs = result_of(network(), recipe, images, 0).epochs
     assert [epoch.learning_rate for epoch in epochs] == pytest.approx(rates, rel=0.2)
-
-
-@given(st.sampled_from(["onecycle", "cosine", "warmup_cosine"]), st.floats(0, 0.9), st.integers(1, 400))
-def test_a_schedule_of_any_length_rises_once_to_its_greatest_rate_and_falls(
-    schedule: str, warmup: float, steps: int
-) -> None:
-    shares = [learning_rate_share(schedule, warmup, step, steps) for step in range(steps + 1)]
-    assert all(0 <= share <= 1 for share in shares)
-    peak = shares.index(max(shares))
-    assert shares[: peak + 1] == sorted(shares[: peak + 1])
-    assert shares[peak:] == sorted(shares[peak:], reverse=True)
-    assert peak == (0 if schedule == "cosine" else min(round(warmup * steps), steps - 1))
-    assert shares[-1] == pytest.approx(0, abs=1e-12)
-
-
-@given(st.floats(0, 0.9), st.integers(2, 400))
-def test_a_linear_warm_up_rises_by_the_same_in_every_step(warmup: float, steps: int) -> None:
-    rise = min(round(warmup * steps), steps - 1)
-    shares = [learning_rate_share("warmup_cosine", warmup, step, steps) for step in range(rise + 1)]
-    assert shares == pytest.approx([(step + 1) / (rise + 1) for step in range(rise + 1)])
 
 
 def test_adamw_takes_the_steps_of_torchs_and_decays_weights_alone() -> None:
