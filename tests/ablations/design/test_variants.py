@@ -151,7 +151,6 @@ def test_base_knobs_without_an_effect_in_a_variant_are_not_inherited() -> None:
             ["sweep.variants.x={model: resnet18, model.stem: small}"],
             refusal("sweep.variants.x: stem=small", "options.unknown", valid="auto, imag"),
         ),
-        (["model=timm/vit_tiny_patch16_224"], refusal("model=timm/vit_tiny_patch16_224", "backbones.tokens")),
         (["model=timm/convnext_tiny"], refusal("model=timm/convnext_tiny", "backbones.no_place")),
         (["model=timm/resnet5"], refusal("model=timm/resnet5", "backbones.no_model", near="timm/resnet50")),
         (
