@@ -95,7 +95,7 @@ def forward(
         if not plan.is_whole:
             measured, known = torch.empty((2, plan.parts, images, channels), device=x.device), "parts"
             arguments: tuple[Any, ...] = (x, measured, permutation, *plan.sizes, plan.span, plan.parts)
-            _launch("statistics_kernel", plan.grid, _warps(plan, 256), arguments, plan.tiles)
+            launch_kernel("statistics_kernel", plan.grid, _warps(plan, 256), arguments, plan.tiles)
         if form.norm == "running":
             assert running is not None, "the operator is told what this batch norm uses"
             norm = (running[0].float().contiguous(), running[1].float().contiguous(), None)
@@ -107,7 +107,7 @@ def forward(
                 "tile_images": _tile_images(images),
                 "tile_channels": _CHANNELS,
             }
-            _launch("moments_kernel", (math.ceil(channels / _CHANNELS), 1), _WARPS, arguments, constants)
+            launch_kernel("moments_kernel", (math.ceil(channels / _CHANNELS), 1), _WARPS, arguments, constants)
         arguments = (
             x,
             shortcut,
@@ -133,7 +133,7 @@ def forward(
             "known": known,
             "tile_parts": _power_of_two(plan.parts),
         }
-        _launch("forward_kernel", plan.grid, _warps(plan, 512), arguments, constants)
+        launch_kernel("forward_kernel", plan.grid, _warps(plan, 512), arguments, constants)
     return results
 
 
@@ -194,7 +194,7 @@ def backward(
         # With fewer values a thread loads 8 bytes of channels_last maps instead of 16, and with a batch norm behind
         # more of them take so many registers that half as many warps fit a multiprocessor.
         values = 512 if plan.tiles["channels_last"] and form.norm == "none" else 256
-        _launch("backward_kernel", plan.grid, _warps(plan, values), arguments, constants)
+        launch_kernel("backward_kernel", plan.grid, _warps(plan, values), arguments, constants)
 
     with _on(x):
         work_on(grad_out, out, True, plan.is_whole)
@@ -223,7 +223,7 @@ def backward(
             "tile_images": _tile_images(images),
             "tile_channels": _CHANNELS,
         }
-        _launch("channels_kernel", (math.ceil(channels / _CHANNELS), 1), _WARPS, arguments, constants)
+        launch_kernel("channels_kernel", (math.ceil(channels / _CHANNELS), 1), _WARPS, arguments, constants)
         shared = (parameters.sweight, parameters.gn_weight, parameters.gn_bias)
         arguments = (totals, grad_gates, *shared, channels, group_channels, form.split, grad_gates.shape[1])
         constants = {
@@ -231,7 +231,7 @@ def backward(
             "tile_groups": min(64, _power_of_two(form.groups)),
             "tile_within": _CHANNELS,
         }
-        _launch("gates_kernel", (math.ceil(group_channels / _CHANNELS), 1), _WARPS, arguments, constants)
+        launch_kernel("gates_kernel", (math.ceil(group_channels / _CHANNELS), 1), _WARPS, arguments, constants)
         if not plan.is_whole:
             work_on(grad_out if grad_shortcut is None else grad_shortcut, None, False, True)
     return gradients
@@ -263,7 +263,7 @@ _NUMBERS = {int, float, type(None)}  # the types of arguments that are no tensor
 _prepared: dict[tuple[Any, ...], tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
 
-def _launch(
+def launch_kernel(
     name: str, grid: tuple[int, int], warps: int, arguments: tuple[Any, ...], constants: dict[str, Any]
 ) -> None:
     """Launches a kernel on the current device and stream.
