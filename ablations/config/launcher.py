@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from omegaconf import MISSING
 
-from ablations.config.option import option
+from ablations.config.option import AUTO, option
 
 
 @dataclass
@@ -23,10 +23,19 @@ class LocalConfig(LauncherConfig):
     name: str = "auto"
     workers: int = option(
         0,
-        "Number of cells trained in parallel; 0 is the number of cores divided by threads, or fewer if main memory "
-        "or GPU memory is short.",
+        "Number of worker processes; 0 is the number of cores divided by threads, or fewer if main memory is short; "
+        "on a GPU it is 1, which trains launcher.cells_per_gpu cells in parallel.",
         minimum=0,
         maximum=10_000,
+    )
+    cells_per_gpu: int | str = option(
+        AUTO,
+        "Number of cells that a worker process trains in parallel on a GPU, with the same results as one after the "
+        "other. auto measures steps per second of 1, 2, 4, ... cells, as far as memory allows, and takes the smallest "
+        "number close to the maximum; with several workers it is 1. No effect on CPUs.",
+        minimum=1,
+        maximum=64,
+        words=(AUTO,),
     )
 
 

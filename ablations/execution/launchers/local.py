@@ -1,8 +1,8 @@
-"""The launcher of several cells at once in worker processes of this machine, each of which trains one at a time.
+"""The launcher of several cells in parallel in worker processes of this machine.
 
-There are as many workers as there are cores for (or as were asked for), and never more than fit into memory. They are
-started when there is something for them to do, and keep their images and whatever torch has set up from cell to cell.
-On a machine with several GPUs each worker has one of them, and they are shared out evenly.
+On a CPU there are as many workers as there are cores for (or as were asked for), and never more than fit into memory;
+each trains one cell at a time. On GPUs there is one for each, which trains several cells in turns; more are shared out
+evenly. Workers are started when needed, and keep their images and whatever torch has set up from cell to cell.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,7 @@ from ablations.common import machine
 from ablations.common.errors import UsageError
 from ablations.common.sizes import MIB
 from ablations.common.wording import count
-from ablations.config import LocalConfig
+from ablations.config import AUTO, LocalConfig
 from ablations.data import DataSet
 from ablations.data.sharing import mapped
 from ablations.design.variants import Variant
@@ -30,11 +30,13 @@ from ablations.execution.launchers.base import Launcher, WorkerLostError
 from ablations.execution.launchers.process import WorkerGoneError, WorkerProcess, start_server, wait
 from ablations.execution.launchers.room import Room, Trial, find_room, try_variant
 from ablations.execution.launchers.serve import Answer, Call, CallWithImages, Stop, Train
+from ablations.execution.launchers.together import Rate, best_number, measure_rates
 from ablations.execution.launchers.worker import OVERTIME, Place, Returned
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
 from ablations.training.job import Job
 
 _RECOUNTED = 5.0  # seconds
+_MEASURED = 1.0  # seconds that steps of each number of cells on a GPU are measured for
 _PATIENCE = 0.2  # seconds that workers are waited for at a time, between which signals are answered
 
 
@@ -49,7 +51,11 @@ class _Training:
 
 @dataclass(eq=False)
 class LocalLauncher(Launcher):
-    """Trains cells in worker processes of this machine."""
+    """Trains cells in worker processes of this machine.
+
+    Attributes:
+        cells_per_worker: how many cells a worker trains in turns; None before that is known.
+    """
 
     in_process = False
 
@@ -63,7 +69,9 @@ class LocalLauncher(Launcher):
         self._trials: list[Trial] = []
         self._free_mib = math.inf  # before there was a worker
         self._room: Room | None = None
-        self._most = math.inf  # fewer after a worker was killed for lack of memory
+        self._most = math.inf  # workers; fewer after one was killed for lack of memory
+        self.cells_per_worker: int | None = None
+        self._shared_before = False  # whether cells of a worker have exceeded its GPU's memory
         self._kills, self._counted = math.nan, -math.inf  # the count of kills for lack of memory, and when it was read
 
     def warm_up(self) -> None:
@@ -77,16 +85,51 @@ class LocalLauncher(Launcher):
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """How many cells are trained at once.
+        """How many cells are trained in parallel.
 
         Raises:
             UsageError: if more were asked for than fit into memory.
         """
+        return self._processes * self._each
+
+    @property
+    def _processes(self) -> int:
         return int(max(1, min(self._wanted, self._checked_room.fitting, self._most)))
 
     @property
     def _wanted(self) -> int:
-        return self.config.workers or max(1, machine.available_cores() // self.threads)
+        return self.config.workers or self._gpu_count or max(1, machine.available_cores() // self.threads)
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        return bool(self.design.protocol["device"] == "cuda")
+
+    @property
+    def _each(self) -> int:
+        """How many cells a worker trains in turns."""
+        if self.cells_per_worker is not None:
+            return self.cells_per_worker
+        asked = self.config.cells_per_gpu
+        if not self._is_on_gpu or (asked == AUTO and self.config.workers > self._gpu_count):
+            self.cells_per_worker = 1
+        elif asked != AUTO:
+            self.cells_per_worker = int(asked)
+        elif self.cells == 1 or not self.design.variants:  # as of a search that has picked none yet
+            return 1
+        else:
+            self.cells_per_worker = best_number(self._measure_rates())
+        return self.cells_per_worker
+
+    def _measure_rates(self) -> list[Rate]:
+        """Measures the first variant; none where that fails, for which the cells will tell the reason."""
+        worker = self._idle_worker()
+        worker.send(CallWithImages(measure_rates, self.probe_task(self.design.variants[0], _MEASURED)))
+        try:
+            answer = _answer_of(worker)
+        except WorkerGoneError:
+            self._workers.remove(worker)
+            return []
+        return [] if answer.error else answer.value
 
     @property
     def _checked_room(self) -> Room:
@@ -127,7 +170,7 @@ class LocalLauncher(Launcher):
     @cached_property
     def gpus(self) -> list[str]:
         """The GPUs that cells are trained on, as CUDA_VISIBLE_DEVICES names them; none on the CPU."""
-        return machine.cuda_devices() if self.design.protocol["device"] == "cuda" else []
+        return machine.cuda_devices() if self._is_on_gpu else []
 
     @property
     def busy_gpus(self) -> list[str | None]:
@@ -137,11 +180,11 @@ class LocalLauncher(Launcher):
     @property
     def _gpu_count(self) -> int:
         """How many GPUs cells are trained on; one where the driver does not say."""
-        return max(1, len(self.gpus)) if self.design.protocol["device"] == "cuda" else 0
+        return max(1, len(self.gpus)) if self._is_on_gpu else 0
 
     def prepare(self) -> str:
         """Says what the data are, where they are kept, and how many cells are trained at once."""
-        where = "on the device for each worker" if self.design.protocol["device"] == "cuda" else "shared by all workers"
+        where = "on the device for each worker" if self._is_on_gpu else "shared by all workers"
         text = (
             f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {count(self.capacity, 'cell')}"
         )
@@ -156,7 +199,7 @@ class LocalLauncher(Launcher):
         """Takes steps with as many variants at once as cells will be trained, as they slow each other down."""
         if not variants:
             return {}
-        at_once = min(self.capacity, self.cells or self.capacity)
+        at_once = min(self._processes, self.cells or self._processes)
         # No worker is idle while another one still probes: the first variants are probed once more then.
         rounds = -(-len(variants) // at_once)
         found: dict[str, Probe | str] = {}
@@ -197,10 +240,7 @@ class LocalLauncher(Launcher):
         worker = self._lone
         try:
             worker.send(Call(pickle.dumps((function, arguments)), self.threads))
-            answer = None
-            while not isinstance(answer, Answer):
-                wait([worker], _PATIENCE)
-                answer = worker.receive()
+            answer = _answer_of(worker)
         except WorkerGoneError as error:
             raise WorkerLostError(str(error)) from None
         except BaseException:
@@ -215,7 +255,7 @@ class LocalLauncher(Launcher):
 
     def start(self, job: Job) -> None:
         """Hands a cell to a worker."""
-        worker = self._idle_worker()
+        worker = self._idle_worker(each=self._each)
         self._training[job.cell.key] = _Training(job, worker, time.monotonic())
         self._count_kills()
         worker.send(Train(job))
@@ -224,25 +264,48 @@ class LocalLauncher(Launcher):
         """Waits a moment for what workers say."""
         if not self._training:
             return
-        by_worker = {training.worker: key for key, training in self._training.items()}
-        for worker in wait(by_worker, _PATIENCE):
-            key = by_worker[worker]
+        for worker in wait({training.worker for training in self._training.values()}, _PATIENCE):
             try:
                 said = worker.receive()
             except WorkerGoneError as error:
                 self._workers.remove(worker)
-                del self._training[key]
-                yield key, self._lost(error)
+                yield from self._lose(worker, self._lost(error))
                 continue
             # A worker that was told to stop may still say something of the cell before.
-            if isinstance(said, tuple) and said[0] == key:
-                if isinstance(said[1], (Finished, Failed)):
-                    del self._training[key]
-                if isinstance(said[1], Failed) and said[1].ends_process:
+            if isinstance(said, tuple) and self._trains(worker, said[0]):
+                key, event = said
+                yield key, self._ended(key, event) if isinstance(event, (Finished, Failed)) else event
+                if isinstance(event, Failed) and event.ends_process:
                     self._drop(worker)
-                yield said
+                    yield from self._lose(worker, Failed(LOST, "Its worker process lost its GPU by another cell."))
         yield from self._overdue()
         self._count_kills()
+
+    def _trains(self, worker: WorkerProcess, key: str) -> bool:
+        return key in self._training and self._training[key].worker is worker
+
+    def _ended(self, key: str, event: Finished | Failed) -> Finished | Failed:
+        """Ends a cell; one that exceeded the memory of its GPU beside others is to be tried again with fewer of them.
+
+        Smaller micro-batches would change its result, which must not depend on other cells.
+        """
+        worker = self._training.pop(key).worker
+        others = sum(training.worker is worker for training in self._training.values())
+        if not (isinstance(event, Failed) and event.kind == OUT_OF_MEMORY and others):
+            return event
+        self.cells_per_worker = 1 if self._shared_before else max(1, (others + 1) // 2)
+        self._shared_before = True
+        return Failed(
+            LOST,
+            f"It ran out of memory beside {count(others, 'other cell')}; from now on "
+            f"{count(self.cells_per_worker, 'cell')} in parallel in a worker.",
+        )
+
+    def _lose(self, worker: WorkerProcess, failed: Failed) -> Iterator[tuple[str, Progress]]:
+        """Gives up the cells of a worker that has ended."""
+        for key in [key for key in self._training if self._trains(worker, key)]:
+            del self._training[key]
+            yield key, failed
 
     def _count_kills(self) -> None:
         """Reads the system's count now and then, as a process may end a moment after it was killed."""
@@ -255,19 +318,21 @@ class LocalLauncher(Launcher):
         if not is_short:
             return Failed(LOST, str(error))
         reason = f"{str(error).rstrip('.')} because the system ran out of memory"
-        if self.capacity == 1:
+        if self._processes == 1:
             return Failed(OUT_OF_MEMORY, f"{reason}.")
-        self._most, self._counted = self.capacity - 1, -math.inf
+        self._most, self._counted = self._processes - 1, -math.inf
         return Failed(LOST, f"{reason}; from now on {count(self.capacity, 'cell')} in parallel.")
 
     def _overdue(self) -> Iterator[tuple[str, Progress]]:
         """Ends workers that do not notice themselves that their time is over."""
         for key, training in list(self._training.items()):
             limit = training.job.seconds
-            if limit and time.monotonic() - training.begun > limit + OVERTIME:
+            if limit and time.monotonic() - training.begun > limit + OVERTIME and key in self._training:
                 del self._training[key]
                 self._drop(training.worker)
                 yield key, Failed(TIME_LIMIT, f"It exceeded limits.seconds={limit:g} and did not respond.")
+                reason = "Its worker process was ended, as another cell of it exceeded limits.seconds."
+                yield from self._lose(training.worker, Failed(LOST, reason))
 
     def stop(self, key: str) -> None:
         """Has a cell given up at its next step; its worker trains another one then."""
@@ -283,17 +348,18 @@ class LocalLauncher(Launcher):
         if self._lone:
             self._lone.kill()
 
-    def _idle_worker(self, busy: Mapping[WorkerProcess, str] | None = None) -> WorkerProcess:
-        """Returns a worker that has nothing to do, one that is started if need be, on the GPU that has the fewest."""
-        taken = [*(busy or ()), *(training.worker for training in self._training.values())]
-        idle = [worker for worker in self._workers if worker not in taken]
-        for worker in [worker for worker in idle if not worker.is_alive]:
-            idle.remove(worker)
+    def _idle_worker(self, busy: Iterable[WorkerProcess] = (), each: int = 1) -> WorkerProcess:
+        """Returns a worker that has fewer than `each` cells, started if need be, on the GPU that has the fewest."""
+        cells = Counter([*busy, *(training.worker for training in self._training.values())])
+        for worker in [worker for worker in self._workers if not worker.is_alive and not cells[worker]]:
             self._drop(worker)
-        if idle:
-            return min(idle, key=lambda worker: sum(other.gpu == worker.gpu for other in taken))
-        self._workers.append(_started((self._shared_data, self.place), self._next_gpu(self._workers)))
-        return self._workers[-1]
+        free = [worker for worker in self._workers if cells[worker] < each]
+        idle = [worker for worker in free if not cells[worker]]
+        if not idle and (not free or len(self._workers) < self._processes):
+            self._workers.append(_started((self._shared_data, self.place), self._next_gpu(self._workers)))
+            return self._workers[-1]
+        on_gpu = Counter(worker.gpu for worker in cells.elements())
+        return min(idle or free, key=lambda worker: (cells[worker], on_gpu[worker.gpu]))
 
     def _next_gpu(self, workers: Sequence[WorkerProcess]) -> str | None:
         """Returns the GPU that the fewest workers have; None where there is no choice."""
@@ -310,6 +376,15 @@ class LocalLauncher(Launcher):
     def _shared_data(self) -> DataSet:
         _ = self.images  # what is wrong with them is said first
         return mapped(self.data_set)
+
+
+def _answer_of(worker: WorkerProcess) -> Answer:
+    """Waits for what a function returns that a worker calls; WorkerGoneError if it ends before that."""
+    answer = None
+    while not isinstance(answer, Answer):
+        wait([worker], _PATIENCE)
+        answer = worker.receive()
+    return answer
 
 
 def _started(images: tuple[DataSet, Place] | None, gpu: str | None) -> WorkerProcess:

@@ -1,7 +1,7 @@
-"""What a worker process of this machine is told, what it says, and how it executes its orders.
+"""The orders and answers of a worker process of this machine, and how it executes its orders.
 
-A thread waits for orders all the time: an order to stop is seen while a cell is trained, and so is the end of the
-driver, however that ends, with which the worker ends itself.
+It trains its cells in turns. A thread waits for orders all the time: an order to stop is seen while cells are trained,
+and so is the end of the driver, however that ends, with which the worker ends itself.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from typing import Any
 from ablations.common.device_faults import is_device_fault, lost_device
 from ablations.data import DataSet
 from ablations.execution.interrupts import SIGNALS
-from ablations.execution.launchers.worker import Place, run_alone, train_job
+from ablations.execution.launchers.turns import Turns
+from ablations.execution.launchers.worker import Place, run_alone, train_steps
 from ablations.training.events import Progress
 from ablations.training.job import Job
 
 
 @dataclass(frozen=True)
 class Train:
-    """An order to train a cell; the worker answers with its events, each with the key of the cell."""
+    """An order to train a cell, beside others that it has; the worker answers with events, each with the cell's key."""
 
     job: Job
 
@@ -81,9 +82,19 @@ def serve(connection: Connection, images: tuple[DataSet, Place] | None, gpu: str
     orders: SimpleQueue[Order] = SimpleQueue()
     stopped: set[str] = set()
     threading.Thread(target=_listen, args=(connection, orders, stopped), daemon=True).start()
+    cells = Turns()
     with suppress(ConnectionError):  # the driver has ended, which the thread has seen, too
         while True:
-            _execute(orders.get(), connection, stopped, images)
+            while not cells or not orders.empty():
+                order = orders.get()
+                if isinstance(order, Train):
+                    cells.begin(order.job.cell.key, train_steps(order.job, *_given(images)))
+                else:
+                    _answer(order, connection, images)
+            while stopped:
+                cells.stop(stopped.pop())
+            for said in cells.take():
+                connection.send(said)
 
 
 def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str]) -> None:
@@ -98,14 +109,8 @@ def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str
         os._exit(0)  # in the middle of a step, too
 
 
-def _execute(order: Order, connection: Connection, stopped: set[str], images: tuple[DataSet, Place] | None) -> None:
-    if isinstance(order, Train):
-        key = order.job.cell.key
-        for event in train_job(order.job, *_given(images)):
-            if key in stopped:
-                break
-            connection.send((key, event))
-        return
+def _answer(order: Order, connection: Connection, images: tuple[DataSet, Place] | None) -> None:
+    """Calls the function of an order, and sends what it returned."""
     try:
         if isinstance(order, CallWithImages):
             value = order.function(order.task, *_given(images))

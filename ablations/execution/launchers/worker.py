@@ -6,7 +6,6 @@ once, and again only for cells that see others.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,8 @@ from ablations.config import DataConfig, TrainConfig
 from ablations.data import DataSet
 from ablations.data.splits import View
 from ablations.design import Split
-from ablations.training.events import Probe, Progress, Step
+from ablations.execution.launchers.turns import SeldomSteps
+from ablations.training.events import Probe, Progress
 from ablations.training.job import Job, failure_of, work
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Returned = TypeVar("Returned")
 
 OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
-_STEPS_APART = 0.5  # seconds between steps that are told
 
 # What this worker's last cell saw, on its device, and the data set that this is of.
 _placed: list[tuple[Place, View, DataSet, DeviceImages]] = []
@@ -52,15 +51,17 @@ class ProbeTask:
 
 
 def train_job(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[Progress]:
-    """Trains a job's cell; `load` returns the data set where this process has not got it yet."""
-    told = 0.0
-    try:
-        for event in work(job, _on_device(load, place, job.cell.seed, job.cell.split)):
-            if isinstance(event, Step):
-                if time.monotonic() - told < _STEPS_APART:
-                    continue
-                told = time.monotonic()
+    """Trains a job's cell, and yields its events without most of its steps; arguments as for `train_steps`."""
+    reported = SeldomSteps()
+    for event in train_steps(job, load, place):
+        if reported.reports(event):
             yield event
+
+
+def train_steps(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[Progress]:
+    """Trains a job's cell; `load` returns the data set if this process does not have it yet."""
+    try:
+        yield from work(job, on_device_of(load, place, job.cell.seed, job.cell.split))
         return
     except Exception as error:  # of placing the images, as a cell's own errors are told
         failure = failure_of(error)
@@ -68,10 +69,10 @@ def train_job(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[P
 
 
 def probe_variant(task: ProbeTask, load: Callable[[], DataSet], place: Place) -> Probe | str:
-    """Finds out what a cell of a network costs."""
+    """Estimates what a cell of a network costs."""
     from ablations.training.probe import probe_or_reason
 
-    images = _on_device(load, place, task.seed, Split.TEST)
+    images = on_device_of(load, place, task.seed, Split.TEST)
     return probe_or_reason(task.network, task.recipe, images, task.seconds, task.threads)
 
 
@@ -84,7 +85,7 @@ def run_alone(threads: int, function: Callable[..., Returned], *arguments: objec
     return function(*arguments)
 
 
-def _on_device(load: Callable[[], DataSet], place: Place, seed: int, split: Split) -> DeviceImages:
+def on_device_of(load: Callable[[], DataSet], place: Place, seed: int, split: Split) -> DeviceImages:
     """Returns on this process's device what a cell sees; the pixels of a data set are put there for its first cell."""
     _set_up()
     from ablations.data.device import on_device

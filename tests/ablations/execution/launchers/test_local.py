@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ import torch
 
 from ablations.common.errors import UsageError
 from ablations.config import LocalConfig, SerialConfig
-from ablations.execution.launchers.base import WorkerLostError
+from ablations.execution.launchers.base import Launcher, WorkerLostError
 from ablations.execution.launchers.local import LocalLauncher
+from ablations.execution.launchers.process import WorkerProcess
 from ablations.storage.cell_states import CellState
-from ablations.training.events import TIME_LIMIT, Epoch, Failed, Probe, Progress
+from ablations.storage.files import PredictionFiles
+from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Epoch, Failed, Finished, Probe, Progress
 from ablations.training.job import Job
 from tests.builders.alone import (
     UnpicklableError,
@@ -53,6 +56,7 @@ from tests.builders.launched import (
     progress_of,
     results,
     struck,
+    timeless,
 )
 from tests.conftest import TINY
 from tests.wording import refusal, worded
@@ -101,6 +105,136 @@ def test_workers_give_the_results_of_the_serial_launcher_to_the_last_digit(tmp_p
     environments = [cell.outcome["environment"] for cell in cells if cell.outcome]
     assert {environment["cells at once"] for environment in environments} == {"2"}
     assert workers() == []
+
+
+def in_turns(launcher: Launcher, cells: int = 3) -> LocalLauncher:
+    """Has a worker train several cells in turns, as on a GPU."""
+    assert isinstance(launcher, LocalLauncher)
+    launcher.cells_per_worker = cells
+    return launcher
+
+
+def test_cells_in_one_worker_have_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path: Path) -> None:
+    serial, expected = outcomes(tmp_path / "serial", SerialConfig(), *TINY, "data.seed=replicate")
+    together = DrivenStudy(tmp_path, *TINY, "data.seed=replicate")
+    processes = set()
+    with launcher_of(together, LocalConfig(workers=1)) as launcher:
+        assert in_turns(launcher).capacity == 3
+        files = PredictionFiles(tmp_path / "predictions", "all")
+        assert together.drive(launcher, predictions=files).failed == 0
+        processes |= {worker.pid for worker in workers()}
+    assert len(processes) == 1
+    assert results(together.store) == results(serial.store)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "predictions").iterdir()} == expected
+    environments = [cell.outcome["environment"] for cell in together.store.cells() if cell.outcome]
+    assert {environment["cells at once"] for environment in environments} == {"3"}
+
+
+def test_cells_in_one_worker_take_turns_and_one_that_fails_or_is_stopped_leaves_the_others(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY, "train.epochs=6")
+    with launcher_of(study, LocalConfig(workers=1)) as made:
+        launcher = in_turns(made, 4)
+        jobs = [job_of(study, launcher, number) for number in range(4)]
+        (alone, *_), broken = heard_all(launcher, jobs[:1]), "much"
+        jobs[1] = replace(jobs[1], recipe=replace(jobs[1].recipe, momentum=broken))  # type: ignore[arg-type]
+        for job in jobs:
+            launcher.start(job)
+        first = heard(launcher, lambda event: isinstance(event, Epoch))
+        launcher.stop(jobs[2].cell.key)
+        said = first + heard_until_done(
+            launcher, [jobs[number].cell.key for number in (0, 1, 3) if not ended(first, jobs[number])]
+        )
+        assert len(workers()) == 1
+    ends = {key: event for key, event in said if isinstance(event, (Finished, Failed))}
+    assert isinstance(ends[jobs[1].cell.key], Failed)
+    assert isinstance(ends[jobs[3].cell.key], Finished)
+    assert jobs[2].cell.key not in ends
+    again = ends[jobs[0].cell.key]
+    assert isinstance(again, Finished)
+    assert timeless(again.result) == timeless(alone.result)
+    order = [key for key, event in said if isinstance(event, Epoch)]
+    assert order != sorted(order, key=order.index)  # epochs of one cell between those of another
+
+
+def ended(said: list[tuple[str, Progress]], job: Job) -> bool:
+    return any(key == job.cell.key and isinstance(event, (Finished, Failed)) for key, event in said)
+
+
+def heard_until_done(launcher: LocalLauncher, keys: list[str]) -> list[tuple[str, Progress]]:
+    """Returns what is said up to the last word of each of these cells."""
+    said: list[tuple[str, Progress]] = []
+    while keys:
+        news = list(launcher.events())
+        keys = [
+            key for key in keys if not any(key == of and isinstance(event, (Finished, Failed)) for of, event in news)
+        ]
+        said += news
+    return said
+
+
+def heard_all(launcher: LocalLauncher, jobs: list[Job]) -> list[Finished]:
+    for job in jobs:
+        launcher.start(job)
+    said = heard_until_done(launcher, [job.cell.key for job in jobs])
+    return [event for _, event in said if isinstance(event, Finished)]
+
+
+def test_a_killed_worker_costs_none_of_its_cells_and_changes_no_digit(tmp_path: Path) -> None:
+    calm, _ = outcomes(tmp_path / "calm", TWO, *TINY, *LONG)
+    (tmp_path / "struck").mkdir()
+    hit = DrivenStudy(tmp_path / "struck", *TINY, *LONG)
+
+    def kill(_: str) -> None:
+        for process in workers():
+            process.send_signal(signal.SIGKILL)
+
+    with launcher_of(hit, LocalConfig(workers=1)) as launcher:
+        assert struck(hit, in_turns(launcher, 2), kill) == 0
+    assert results(hit.store) == results(calm.store)
+    assert [cell.outcome.get("lost") for cell in hit.store.cells() if cell.outcome] == [1, 1]
+
+
+def test_a_cell_that_runs_out_of_memory_beside_others_is_tried_again_with_fewer_and_not_in_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = DrivenStudy(tmp_path, *TINY, *LONG)
+    with launcher_of(study, LocalConfig(workers=1)) as made:
+        launcher = in_turns(made, 4)
+        jobs = [job_of(study, launcher, number) for number in range(2)]
+        for job in jobs:
+            launcher.start(job)
+        short = Failed(OUT_OF_MEMORY, "CUDA out of memory.")
+        receive = WorkerProcess.receive
+
+        def short_of_memory(self: WorkerProcess) -> Any:
+            said = receive(self)
+            return (said[0], short) if isinstance(said, tuple) and isinstance(said[1], Epoch) else said
+
+        monkeypatch.setattr(WorkerProcess, "receive", short_of_memory)
+        said = heard(launcher, lambda event: isinstance(event, Failed))
+        key, failed = said[-1]
+        assert isinstance(failed, Failed)
+        assert failed.kind == LOST
+        assert worded("launcher.beside", others="1 other cell", left="1 cell") in failed.reason
+        assert launcher.capacity == 1
+        assert len(workers()) == 1
+        said = heard(launcher, lambda event: isinstance(event, Failed))
+        assert said[-1][0] != key
+        assert said[-1][1] == short  # alone, it takes too much itself
+
+
+@pytest.mark.parametrize(
+    ("device", "workers_asked", "asked", "cells"),
+    [("cpu", 2, 8, 2), ("cuda", 1, 8, 8), ("cuda", 0, 8, 8), ("cuda", 2, 3, 6), ("cuda", 2, "auto", 2)],
+)
+def test_only_on_a_gpu_a_worker_trains_several_cells(
+    tmp_path: Path, device: str, workers_asked: int, asked: int | str, cells: int
+) -> None:
+    study = DrivenStudy(tmp_path, *TINY)
+    # Without variants nothing is measured.
+    design = replace(study.design, protocol=study.design.protocol | {"device": device}, variants=())
+    config = LocalConfig(workers=workers_asked, cells_per_gpu=asked)
+    assert LocalLauncher(design, study.config.data, config=config).capacity == cells
 
 
 def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path: Path) -> None:
