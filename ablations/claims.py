@@ -29,7 +29,7 @@ def claims(config: Config, command: str) -> int:
     console = make_console()
     print_ledger(ledger, console, parts)
     files = write_ledger(ledger, folder, command, parts)
-    print_path(console, "Ledger", *files)
+    print_path(console, "Claims", *files)
     print_text(console, *not_made_notice(parts, parts.write_tracebacks(folder / CLAIMS_TRACEBACKS)))
     return 1 if parts.missing else 0
 

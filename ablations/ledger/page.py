@@ -110,7 +110,7 @@ def _page(ledger: Ledger, command: str, parts: Parts) -> str:
     sections = [parts.make(f"section of claim {one.claim.id}", [], _section, one) for one in ledger.assessments]
     rows = [parts.make(f"row of claim {one.claim.id}", None, _page_row, one) for one in ledger.assessments]
     lines = [
-        "# Ledger of claims",
+        "# Published claims",
         "",
         *not_made_lines(parts, CLAIMS_TRACEBACKS),
         "Published statements about shuffle attention, each with its verdict. Claims about the module are computed "

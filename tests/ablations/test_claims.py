@@ -55,7 +55,7 @@ def test_without_studies_computable_claims_are_decided_and_others_have_a_command
     assert rows(lines) == [claim.id for claim in CLAIMS]
     assert verdicts(folder) == {claim.id: COMPUTED.get(claim.id, "not run") for claim in CLAIMS}
     assert commands(done.stdout) == {claim.id: claim.command for claim in CLAIMS if claim.expects is not None}
-    assert lines[-2:] == [f"Ledger:     {folder / 'claims.md'}", f"{'':11} {folder / 'claims.csv'}"]
+    assert lines[-2:] == [f"Claims:     {folder / 'claims.md'}", f"{'':11} {folder / 'claims.csv'}"]
     assert sorted(path.name for path in folder.rglob("*")) == ["claims.csv", "claims.md"]
     page = unescaped(folder / "claims.md")
     assert page.endswith(f"```\npython -m ablations.claims results_dir={folder}\n```\n")
