@@ -49,7 +49,7 @@ def reason_against_building() -> str | None:
         command = [compiler, str(source), "-shared", "-fPIC", "-o", str(source.with_suffix(".so")), f"-I{headers}"]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=_PATIENCE, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"Triton needs a C compiler, but {compiler or 'CC'} cannot be run ({error})"
