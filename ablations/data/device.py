@@ -102,7 +102,7 @@ class DeviceImages:
         if shared and beside is not None:
             self.resident = beside.resident
         else:
-            self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * _free_bytes(device))
+            self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * free_bytes(device))
         self.placed = shared
         self._train, self._train_rows, self._train_labels = self._place(images.train)
         self._test, self._test_rows, self.test_labels = self._place(images.test)  # in order, as `test_batches`
@@ -216,10 +216,17 @@ class DeviceImages:
         return pixels.float().sub_(self._mean).mul_(self._scale)
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Returns the free memory of a device in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a device has computed all that was queued on it; a CPU has no queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _read_ahead(pixels: np.memmap) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ablations.common.process import keep_freed_memory
 from ablations.common.settings import Settings
 from ablations.common.wording import first_line
-from ablations.config import TrainConfig
+from ablations.config import OWN_GRAPHS, TrainConfig
 from ablations.data.device import Batch
 from ablations.design.variants import plain_network
 from ablations.measure.capture import captured
@@ -94,7 +94,7 @@ def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: Co
 
 def are_captured(setting: CostSetting) -> bool:
     """Whether calls are timed as CUDA graphs, too: on a GPU, unless compiled code has graphs of its own."""
-    return setting.device == "cuda" and setting.recipe.compile not in ("reduce-overhead", "max-autotune")
+    return setting.device == "cuda" and setting.recipe.compile not in OWN_GRAPHS
 
 
 def _time(

@@ -9,7 +9,7 @@ optimizer's state allocated. They are steps of the training like any other, so n
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,6 +17,9 @@ from ablations.common.wording import first_line
 from ablations.config import OWN_GRAPHS, TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.data.feeds import Feed, ResidentBatches, StreamedBatches
+from ablations.training.learner import Learner
+from ablations.training.mixing import mixing_of
+from ablations.training.step import TrainingStep
 
 Step = Callable[[], None]
 
@@ -93,6 +96,14 @@ class StepRunner:
                 raise RuntimeError(f"train.graphs=on: the step cannot be captured: {error}") from error
             self.execution = f"{EAGER}: the step cannot be captured ({first_line(error)})"
         self._undo()
+
+
+def training_steps(
+    learner: Learner, recipe: TrainConfig, images: DeviceImages, rates: Sequence[float], seed: int
+) -> tuple[TrainingStep, StepRunner]:
+    """Returns the steps of a training, and the runner that takes them; arguments as for `TrainingStep`."""
+    step = TrainingStep(learner, feed_of(images, recipe, seed), mixing_of(images, recipe), rates, seed)
+    return step, StepRunner(step, learner.optimizer.zero_grad, recipe, images.device)
 
 
 def _capture_cuda(step: Step) -> Step:

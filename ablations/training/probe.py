@@ -11,16 +11,15 @@ import torch
 
 from ablations.common.wording import first_line
 from ablations.config import TrainConfig
-from ablations.data.device import DeviceImages
+from ablations.data.device import DeviceImages, wait_for
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.training.evaluation import sample_size, test_batch_size
 from ablations.training.events import Probe
-from ablations.training.graphs import WARM_UP, StepRunner, feed_of, reason_against
+from ablations.training.graphs import WARM_UP, reason_against, training_steps
 from ablations.training.isolation import Isolation
 from ablations.training.learner import Learner, forward
-from ablations.training.mixing import mixing_of, training_batches
+from ablations.training.mixing import training_batches
 from ablations.training.schedule import learning_rates
-from ablations.training.step import TrainingStep
 
 _FEWEST = 3  # steps, of which the first third warms up
 _SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
@@ -43,21 +42,19 @@ def _probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, s
     recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
     learner = Learner(network, recipe, len(images.classes), 0, images.device)
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
-    fewest = (
-        _FEWEST if reason_against(recipe, images.device) else 3 * (WARM_UP + 1)
-    )  # the capture is in the first third
+    # The first third of the steps, in which one may be captured, is not counted.
+    fewest = _FEWEST if reason_against(recipe, images.device) else 3 * (WARM_UP + 1)
     most = min(steps, max(fewest, round(_SHARE_OF_STEPS * steps * recipe.epochs)))
     begun = time.perf_counter()
     rates = learning_rates(recipe, steps * recipe.epochs)
-    step = TrainingStep(learner, feed_of(images, recipe, 0), mixing_of(images, recipe), rates, 0)
-    take_step = StepRunner(step, learner.optimizer.zero_grad, recipe, images.device)
+    step, take_step = training_steps(learner, recipe, images, rates, 0)
     step.begin(0, 0)
     times: list[float] = []
     while len(times) < most and (len(times) < fewest or time.perf_counter() - begun <= seconds):
         step.advance()
         started = time.perf_counter()
         take_step()
-        _wait(images.device)
+        wait_for(images.device)
         times.append(time.perf_counter() - started)
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
     batch = next(training_batches(images, recipe, 0, 0))
@@ -92,7 +89,7 @@ def _warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages)
     """Takes a step, in which torch initialises what it does once per process."""
     learner = Learner(network, replace(recipe, compile="none"), len(images.classes), 0, images.device)
     learner.step(*next(images.train_batches(recipe.batch_size, 0, 0)))
-    _wait(images.device)
+    wait_for(images.device)
     _warm.add(images.device.type)
 
 
@@ -103,14 +100,9 @@ def _test_seconds(learner: Learner, images: DeviceImages) -> float:
     pixels, _ = next(images.train_batches(size, 0, 0))
     with torch.inference_mode():
         forward(learner.model, learner.recipe, pixels)
-        _wait(images.device)
+        wait_for(images.device)
         started = time.perf_counter()
         forward(learner.model, learner.recipe, pixels)
-        _wait(images.device)
+        wait_for(images.device)
     passes = 2 if learner.recipe.test_flip else 1
     return (time.perf_counter() - started) * passes / len(pixels)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

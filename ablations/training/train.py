@@ -21,13 +21,11 @@ from ablations.measure.memory import parameter_count
 from ablations.training.compiled_code import discard_code
 from ablations.training.evaluation import Evaluation, evaluate, sample_size
 from ablations.training.events import Epoch, Step
-from ablations.training.graphs import StepRunner, feed_of
+from ablations.training.graphs import training_steps
 from ablations.training.isolation import isolated
 from ablations.training.learner import Learner
-from ablations.training.mixing import mixing_of
 from ablations.training.predictions import Predictions
 from ablations.training.schedule import learning_rates
-from ablations.training.step import TrainingStep
 from sa_core.seeds import stream_seed
 
 _CHECKED_EVERY = 50  # steps after which the loss is checked
@@ -133,8 +131,7 @@ def _train(
         epochs, spent = _restore(learner, checkpoint)
         started -= spent
         yield from epochs
-    step = TrainingStep(learner, feed_of(images, recipe, seed), mixing_of(images, recipe), rates, seed)
-    take_step = StepRunner(step, learner.optimizer.zero_grad, recipe, images.device)
+    step, take_step = training_steps(learner, recipe, images, rates, seed)
     kept = time.perf_counter()
     for number in range(len(epochs), recipe.epochs):
         before = number * steps

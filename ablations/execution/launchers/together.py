@@ -46,11 +46,13 @@ def measure_rates(task: ProbeTask, load: Callable[[], DataSet], place: Place) ->
     """
     import torch
 
+    from ablations.data.device import free_bytes
+
     torch.set_num_threads(task.threads)
     images = on_device_of(load, place, task.seed, Split.TEST)
     cells: list[Iterator[None]] = []
     rates: list[Rate] = []
-    free = free_bytes(images)
+    free = free_bytes(images.device)
     for number in _NUMBERS:
         try:
             cells += [_steps(task, images) for _ in range(number - len(cells))]
@@ -59,7 +61,7 @@ def measure_rates(task: ProbeTask, load: Callable[[], DataSet], place: Place) ->
             rates.append(Rate(number, rate_of(cells, images, task.seconds)))
         except (MemoryError, torch.OutOfMemoryError):
             break
-        left = free_bytes(images)
+        left = free_bytes(images.device)
         if free - left > _SHARE * left:  # as many again would take as much as these
             break
         if len(rates) > 1 and rates[-1].steps_per_second < _LEAST_GAIN * rates[-2].steps_per_second:
@@ -69,12 +71,14 @@ def measure_rates(task: ProbeTask, load: Callable[[], DataSet], place: Place) ->
 
 def rate_of(cells: Sequence[Iterator[None]], images: DeviceImages, seconds: float) -> float:
     """Returns the steps a second of cells that take turns for so many seconds."""
-    _wait(images)
+    from ablations.data.device import wait_for
+
+    wait_for(images.device)
     started, turns = time.perf_counter(), 0
     while not turns or time.perf_counter() - started < seconds:
         _take_turn(cells)
         turns += 1
-    _wait(images)
+    wait_for(images.device)
     return turns * len(cells) / (time.perf_counter() - started)
 
 
@@ -85,12 +89,10 @@ def _take_turn(cells: Sequence[Iterator[None]]) -> None:
 
 def _steps(task: ProbeTask, images: DeviceImages) -> Iterator[None]:
     """Takes training steps as a cell does, without end."""
-    from ablations.training.graphs import StepRunner, feed_of
+    from ablations.training.graphs import training_steps
     from ablations.training.isolation import isolated
     from ablations.training.learner import Learner
-    from ablations.training.mixing import mixing_of
     from ablations.training.schedule import learning_rates
-    from ablations.training.step import TrainingStep
 
     recipe = task.recipe
 
@@ -98,8 +100,7 @@ def _steps(task: ProbeTask, images: DeviceImages) -> Iterator[None]:
         learner = Learner(task.network, recipe, len(images.classes), task.seed, images.device)
         number = images.train_images(recipe.batch_size) // recipe.batch_size
         rates = learning_rates(recipe, number)
-        step = TrainingStep(learner, feed_of(images, recipe, task.seed), mixing_of(images, recipe), rates, task.seed)
-        take_step = StepRunner(step, learner.optimizer.zero_grad, recipe, images.device)
+        step, take_step = training_steps(learner, recipe, images, rates, task.seed)
         for epoch in count():
             step.begin(epoch, 0)
             for _ in range(number):
@@ -114,20 +115,3 @@ def _warm_up() -> int:
     from ablations.training.graphs import WARM_UP
 
     return WARM_UP + 2  # the capture and a step from it
-
-
-def free_bytes(images: DeviceImages) -> int:
-    """Returns the bytes of memory that are free on the device of the images."""
-    import psutil
-    import torch
-
-    if images.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(images.device)[0])
-    return int(psutil.virtual_memory().available)
-
-
-def _wait(images: DeviceImages) -> None:
-    import torch
-
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.data import load_data
+from ablations.data import device, load_data
 from ablations.execution.launchers import together
 from ablations.execution.launchers.local import LocalLauncher
 from ablations.execution.launchers.together import Rate, best_number, measure_rates
@@ -48,7 +48,7 @@ def test_cells_that_would_not_fit_into_memory_are_not_measured(tmp_path: Path, m
         left[0] = next(free, left[0])
         return left[0]
 
-    monkeypatch.setattr(together, "free_bytes", free_bytes)
+    monkeypatch.setattr(device, "free_bytes", free_bytes)
     monkeypatch.setattr(together, "rate_of", lambda cells, *_: float(len(cells)))
     assert [rate.cells for rate in rates_of(tmp_path)] == [1, 2, 4]
 
