@@ -1,1 +1,1 @@
-"""A study on its way: what is trained next, by whom, and what is made of what comes back."""
+"""Runs and plans studies: cost estimates, scheduling, launching, recording, progress and interrupts."""

@@ -1,4 +1,4 @@
-"""Measures what variants cost, once a study and machine, while no cell is trained, and keeps it with the study."""
+"""Measures the costs of variants, once per study and machine, while no cell is trained; stores them in the study."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from ablations.storage.study import StudyStore
 from ablations.tracking import StudyMirror
 from ablations.training.job import environment
 
-TOGETHER = 8  # networks that are timed in turns, besides the plain one
+TOGETHER = 8  # networks timed alternately in one run, in addition to the plain one
 
 
 @dataclass
 class CostMeasurer:
-    """Measures the variants of a study that were not measured on this machine yet.
+    """Measures the variants of a study that have no stored costs for this machine.
 
-    What was measured is stored run by run, so an interrupted measurement continues with the run that was cut off. With
-    `measure=only` what was stored before is dropped once all has been measured again.
+    Costs are stored after each run, so an interrupted measurement resumes with the interrupted run. With `measure=only`
+    the new costs replace those stored earlier once all variants are measured.
     """
 
     config: MeasureConfig
@@ -42,15 +42,15 @@ class CostMeasurer:
     launcher: Launcher
     mirror: StudyMirror
     display: Display
-    _measured: set[str] = field(default_factory=set, init=False)  # names of variants, in this process
+    _measured: set[str] = field(default_factory=set, init=False)  # names of the variants measured in this process
 
     def measure(self, variants: Sequence[Variant], interrupts: Interrupts) -> None:
-        """Measures those variants that were not measured on this machine, or failed to be in an earlier process.
+        """Measures the variants that have no costs for this machine or whose measurement failed in an earlier process.
 
-        With `measure=only` all are measured, each once in this process.
+        With `measure=only` it measures all variants, each once per process.
 
         Raises:
-            StudyInterruptedError: after a signal; the runs that were finished before are stored.
+            StudyInterruptedError: after a signal; finished runs are stored.
         """
         if self.config.name == "off":
             return
@@ -65,17 +65,17 @@ class CostMeasurer:
             self._measure_run(model, together, interrupts)
         if self.config.name == "only":
             self._keep(self._stored.runs[len(stored.runs) :])
-        taken = describe_seconds(time.monotonic() - started)
-        self.display.notify(f"Measured the costs of {count(len(missing), 'variant')} in {taken}.")
+        elapsed = describe_seconds(time.monotonic() - started)
+        self.display.notify(f"Measured the costs of {count(len(missing), 'variant')} in {elapsed}.")
         self.mirror.costs(self._metrics([*self.design.variants, *variants]))
 
     def objectives_of(self, variant: Variant) -> dict[str, float]:
-        """Returns the costs of a variant that are objectives of the study, as far as they are known."""
+        """Returns the known costs of a variant that are objectives of the study."""
         known = self._metrics([variant]).get(variant.name, {}) if self._objectives else {}
         return {key: known[key] for key in self._objectives if key in known}
 
     def reason_against(self, variant: Variant) -> str:
-        """Returns why a cost of a variant that is an objective is not known; empty where all are."""
+        """Returns why a cost that is an objective is unknown for a variant; empty if all are known."""
         if self._objectives <= self.objectives_of(variant).keys():
             return ""
         found = cost_of(self._stored, variant)
@@ -83,27 +83,27 @@ class CostMeasurer:
 
     @cached_property
     def _objectives(self) -> frozenset[str]:
-        """The costs that the study has as objectives."""
+        """The costs among the objectives of the study."""
         return COSTS.intersection(self.design.objectives)
 
     def _lacks(self, stored: MachineCosts, variant: Variant) -> bool:
-        """Says whether a variant is to be measured, given what was before."""
+        """Returns whether a variant must be measured, given the stored costs."""
         known = cost_of(stored, variant)
         return self.config.name == "only" or known is None or bool(known.failed)
 
     @property
     def _stored(self) -> MachineCosts:
-        """What was measured on this machine."""
+        """The costs measured on this machine."""
         return stored_costs(self.store.attributes).get(self._here.key, self._here)
 
     @cached_property
     def _here(self) -> MachineCosts:
-        """The machine that cells are trained on, with nothing measured."""
+        """The machine that trains the cells, without measured costs."""
         found = self.launcher.alone(environment, self.launcher.threads)
         return MachineCosts(found | {"device": self.design.protocol["device"]}, "")
 
     def _together(self, missing: Sequence[Variant]) -> list[tuple[Settings, list[Variant]]]:
-        """Splits variants into runs: a few of one backbone, with their baselines; the plain network is in all."""
+        """Splits variants into runs of one backbone, with their baselines; every run times the plain network."""
         by_model: dict[str, list[Variant]] = {}
         for variant in missing:
             by_model.setdefault(json.dumps(variant.model, sort_keys=True), []).append(variant)
@@ -114,8 +114,8 @@ class CostMeasurer:
             for first in range(0, len(same), TOGETHER):
                 part = same[first : first + TOGETHER]
                 compared = [known[baselines[variant.name]] for variant in part if variant.name in baselines]
-                more = (one for one in compared if one.model == part[0].model and not one.is_plain)
-                runs.append((part[0].model, list({variant.name: variant for variant in (*part, *more)}.values())))
+                same_model = (other for other in compared if other.model == part[0].model and not other.is_plain)
+                runs.append((part[0].model, list({variant.name: variant for variant in (*part, *same_model)}.values())))
         return runs
 
     def _measure_run(self, model: Settings, variants: Sequence[Variant], interrupts: Interrupts) -> None:
@@ -124,7 +124,7 @@ class CostMeasurer:
         launcher, config = self.launcher, self.config
         setting = CostSetting(
             launcher.recipe,
-            len(self.store.attributes["data"]["classes"]),  # the data set itself may be gone
+            len(self.store.attributes["data"]["classes"]),  # the data set itself may no longer exist
             launcher.data.side,
             self.design.protocol["device"],
             config.precision / 100,
@@ -135,7 +135,7 @@ class CostMeasurer:
         try:
             with interrupts.at_once():
                 costs = launcher.alone(measure_costs, networks, model, setting)
-        except (WorkerLostError, MemoryError) as error:  # the study goes on without
+        except (WorkerLostError, MemoryError) as error:  # the study continues without costs
             costs = dict.fromkeys((PLAIN, *networks), NetworkCost(failed=first_line(error)))
         for name, cost in costs.items():
             if cost.failed:
@@ -144,7 +144,7 @@ class CostMeasurer:
         self._measured.update(variant.name for variant in variants)
 
     def _keep(self, runs: Sequence[CostRun]) -> None:
-        """Stores the runs of this machine, which becomes the one that was measured last."""
+        """Stores the runs of this machine as the most recently measured machine."""
         machines = stored_costs(self.store.attributes)
         machines.pop(self._here.key, None)
         taken = datetime.now(UTC).isoformat(timespec="seconds")
@@ -152,5 +152,5 @@ class CostMeasurer:
         self.store.remember(ATTRIBUTE, costs_to_store(machines))
 
     def _metrics(self, variants: Sequence[Variant]) -> Mapping[str, dict[str, float]]:
-        """Returns what was measured on this machine, by variant and metric."""
+        """Returns the costs measured on this machine, by variant and metric."""
         return costs_on(self._stored, replace(self.design, variants=tuple(variants))).metrics

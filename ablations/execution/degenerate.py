@@ -1,4 +1,4 @@
-"""Keeps degenerate modules from being trained: `plan` names them, `run` refuses them, a search passes them over."""
+"""Detects degenerate modules before training: `plan` lists them, `run` rejects them, a search skips them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ablations.config import Config
 from ablations.design.variants import Variant
 from ablations.reporting.text.degenerate import degenerate_clauses
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # this module imports torch
     from ablations.measure.degenerate import DegeneracyProbe
 
 _REFUSE = "refuse"
 
 
 class DegeneracyCheck:
-    """Looks for degenerate modules in the variants of a study, each distinct module once."""
+    """Checks each distinct module of a study's variants for degeneracy."""
 
     def __init__(self, config: Config) -> None:
         self._refuses, self._side = config.degenerate == _REFUSE, config.data.side
@@ -31,7 +31,7 @@ class DegeneracyCheck:
         return DegeneracyProbe(self._side)
 
     def sentences(self, variants: Iterable[Variant]) -> list[str]:
-        """Returns a sentence about each degenerate module, and what `run` does about them; none where there is none."""
+        """Returns a sentence per degenerate module and one on how `run` treats them; empty without such modules."""
         clauses = degenerate_clauses(self._probe.find(variants))
         if not clauses:
             return []
@@ -39,10 +39,10 @@ class DegeneracyCheck:
         return [*(f"Degenerate: {clause}." for clause in clauses), f"`run` {ending}."]
 
     def check(self, variants: Iterable[Variant]) -> list[str]:
-        """Returns a sentence about each degenerate module, for `degenerate=warn`.
+        """Returns a sentence for each degenerate module, for `degenerate=warn`.
 
         Raises:
-            UsageError: for all of them together, where such modules are refused.
+            UsageError: if `degenerate=refuse`; the message lists all degenerate modules.
         """
         modules = self._probe.find(variants)
         clauses = degenerate_clauses(modules)
@@ -54,5 +54,5 @@ class DegeneracyCheck:
         return [f"Degenerate: {clause}." for clause in clauses]
 
     def refusal_of(self, variant: Variant) -> str:
-        """Returns why a variant is refused: its first degenerate module; empty where it is not."""
+        """Returns why a variant is rejected: its first degenerate module; empty if the variant is accepted."""
         return next(iter(degenerate_clauses(self._probe.find([variant]))), "") if self._refuses else ""

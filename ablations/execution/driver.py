@@ -1,4 +1,4 @@
-"""Drives a study: gives the launcher the cells that a schedule names, hears what they say, and tries again."""
+"""Drives a study: starts the cells of a schedule, processes their events, and retries lost cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_MORE = object()
 
 @dataclass
 class _Attempt:
-    """A cell in the launcher's hands, and what it has said."""
+    """A cell in training, and the events received from it."""
 
     job: Job
     epochs: list[Epoch] = field(default_factory=list)
@@ -32,16 +32,16 @@ class _Attempt:
 
 
 class Driver:
-    """Fills the launcher's slots, and hears events until no cell is left.
+    """Keeps the launcher at capacity and processes events until all cells have ended.
 
     Args:
-        costs: measures what variants cost; None where that is not wanted.
-        seconds: that a cell may take; 0 is no limit.
-        retries: how often a cell is begun again after its worker went away.
+        costs: measures the costs of variants; None to measure none.
+        seconds: time limit of a cell; 0 for no limit.
+        retries: how often a cell is restarted after its worker was lost.
 
     Attributes:
-        failed: cells that failed in this run.
-        diverged: cells that were found to diverge in this run.
+        failed: number of cells that failed in this run.
+        diverged: number of cells that diverged in this run.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Driver:
         self._schedule, self._launcher, self._recorder, self._costs = schedule, launcher, recorder, costs
         self._seconds, self._retries = seconds, retries
         self._attempts: dict[str, _Attempt] = {}
-        self._again: deque[Job] = deque()
-        self._waits = False  # for a cell in hand to come to its end
-        self._to_measure: Measure | None = None  # before the next cell, when none is in hand
+        self._to_restart: deque[Job] = deque()
+        self._waits = False  # whether the schedule needs a cell in training to end before it yields the next one
+        self._to_measure: Measure | None = None  # measured before the next cell, once no cell is in training
         self.failed = self.diverged = 0
 
     def train(self) -> None:
@@ -67,7 +67,7 @@ class Driver:
 
         Raises:
             StorageError: if the study's other cells were trained on other images.
-            StudyInterruptedError: after a signal; the cells that it stopped will be begun again by the next run.
+            StudyInterruptedError: after a signal; the next run restarts the interrupted cells.
         """
         with Interrupts() as interrupts:
             try:
@@ -77,13 +77,13 @@ class Driver:
                 waiting = self._schedule.cells()
                 while self._fill(waiting, interrupts):
                     with interrupts.at_once() if self._launcher.in_process else nullcontext():
-                        heard = list(self._launcher.events())
-                    for key, event in heard:
-                        if key in self._attempts:  # it may have been given up for what it said before
+                        events = list(self._launcher.events())
+                    for key, event in events:
+                        if key in self._attempts:  # an earlier event may have stopped the cell
                             self._on_event(self._attempts[key], event)
                     interrupts.check()
             except (Exception, KeyboardInterrupt, StudyInterruptedError):
-                for job in (*(attempt.job for attempt in self._attempts.values()), *self._again):
+                for job in (*(attempt.job for attempt in self._attempts.values()), *self._to_restart):
                     self._recorder.interrupt(job.cell)
                 raise
 
@@ -92,11 +92,11 @@ class Driver:
             self._costs.measure(variants, interrupts)
 
     def _fill(self, waiting: Iterator[Cell | Measure | None], interrupts: Interrupts) -> bool:
-        """Gives the launcher as many cells as it has room for; returns whether it has any."""
+        """Starts cells up to the launcher's capacity; returns whether any cell is in training."""
         while len(self._attempts) < (capacity := self._launcher.capacity):
             interrupts.check()
-            if self._again:
-                job = self._again.popleft()
+            if self._to_restart:
+                job = self._to_restart.popleft()
                 self._recorder.restart(job.cell)
                 self._start(job)
                 continue
@@ -159,23 +159,23 @@ class Driver:
                 self._on_failure(attempt, event)
 
     def _on_failure(self, attempt: _Attempt, failed: Failed) -> None:
-        """Has a cell tried again, if that may help; otherwise notes why it has no result."""
+        """Schedules a retry of a cell if the failure is transient; otherwise records the failure."""
         job, cell, recorder = attempt.job, attempt.job.cell, self._recorder
         self._end(cell)
         if failed.kind == OUT_OF_MEMORY and job.micro_batches == 1:
             recorder.display.notify(f"{cell.name} ran out of memory; retrying with two micro-batches per batch.")
             recorder.drop_checkpoint(cell)
-            self._again.append(replace(job, micro_batches=2, checkpoint=None))
+            self._to_restart.append(replace(job, micro_batches=2, checkpoint=None))
         elif failed.kind == LOST and job.lost < self._retries:
             recorder.display.notify(f"{cell.name} was lost: {last_line(failed.reason)} Restarting it.")
-            self._again.append(replace(job, lost=job.lost + 1, checkpoint=recorder.checkpoints.read(cell)))
+            self._to_restart.append(replace(job, lost=job.lost + 1, checkpoint=recorder.checkpoints.read(cell)))
         else:
-            # A checkpoint that a cell could not even begin with is not worth keeping.
+            # A checkpoint from which a cell cannot take a step is useless.
             is_useful = failed.kind != DIVERGED and (failed.kind != ERROR or attempt.has_stepped)
             self._fail(cell, failed, keeps_checkpoint=is_useful)
 
     def _fail(self, cell: Cell, failed: Failed, *, keeps_checkpoint: bool) -> None:
-        """Notes why a cell has no result."""
+        """Records why a cell has no result."""
         self._recorder.fail(cell, failed, keeps_checkpoint=keeps_checkpoint)
         if failed.kind == DIVERGED:
             self.diverged += 1

@@ -1,4 +1,4 @@
-"""What a study will cost and what it will know, before it is run."""
+"""Estimates the cost and the statistical power of a study before it runs."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from ablations.storage.cell_states import StoredCell
 from ablations.storage.study import StudyStore
 from ablations.training.events import Probe
 
-_MOST_PROBED = 24  # variants, whose probing takes seconds
-_SOME = 0.15  # cores, as much as background processes of an idle machine use
+_MOST_PROBED = 24  # variants; probing one takes seconds
+_SOME = 0.15  # cores that background processes use on an idle machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellCost(Probe):
-    """What a cell of a variant takes, and what that rests on."""
+    """The estimated cost of a cell of a variant, and the source of the estimate (`by`)."""
 
     variant: str
     by: str
@@ -50,10 +50,10 @@ class CellCost(Probe):
 
 @dataclass(frozen=True)
 class StudyCost:
-    """What is left to train of a study, and what that takes in seconds: typical, and from and to.
+    """The remaining cells of a study and their training time in seconds: typical, lowest and highest.
 
-    `measuring` is the time limit in seconds of measuring costs before the first cell; `busy` is how many of how many
-    `cores` other processes used meanwhile, where cells contend with them, otherwise 0.
+    `measuring` is the time limit in seconds of measuring costs before the first cell. `busy` is how many of the `cores`
+    other processes used during probing, if cells contend with them, otherwise 0.
     """
 
     costs: tuple[CellCost, ...]
@@ -67,7 +67,7 @@ class StudyCost:
 
     @property
     def sentence(self) -> str:
-        """Says it in a line."""
+        """The estimate as a sentence."""
         if math.isnan(self.seconds):
             unknown = [cost.variant for cost in self.costs if math.isnan(cost.seconds)]
             reason = f" for {', '.join(unknown)}" if unknown else " before a variant is picked"
@@ -83,9 +83,9 @@ class StudyCost:
 
 
 def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
-    """Returns the finished cells that say what others cost, those of a search's selection included.
+    """Returns the finished cells from which costs are estimated, including the selection cells of a search.
 
-    These take somewhat less than those of results, as they have fewer images to train on.
+    Selection cells take slightly less time than result cells, as they train on fewer images.
     """
     cells = collect(design, stored).cells
     if tuned := collect_tuned(design, stored):
@@ -99,12 +99,12 @@ def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
 def estimate_costs(
     outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float, memory: Mapping[str, float]
 ) -> StudyCost:
-    """Estimates what a study still costs.
+    """Estimates the remaining cost of a study.
 
-    Its finished cells say what others of the same variant take. The launcher takes a few steps with variants that have
-    none (of very many, with some at equal distances), for so many seconds each. What a search will pick is taken to
-    cost what the known variants do in the mean. `memory` is the peak of a training step in MiB, by variant, as far as
-    it was measured.
+    The estimate of a variant is based on its finished cells. The launcher probes variants without finished cells with
+    training steps for `seconds` each; of many such variants, it probes an evenly spaced subset. Variants that a search
+    has yet to select are assigned the mean cost of the known variants. `memory` is the measured peak of a training step
+    in MiB, by variant.
     """
     by_variant = dict(list(cells.groupby("variant", sort=False)))
     variants, missing, picked = outlook.design.variants, outlook.missing, outlook.cells_to_pick
@@ -126,14 +126,14 @@ def estimate_costs(
         found = sum(number * each for number, each in zip(counts, known, strict=True) if number)
         return found + picked * _mean(known) if picked else found
 
-    # Cells that are trained at once share the time, and in the last round some workers may have none.
+    # Cells trained in parallel share the time; in the last round some workers may be idle.
     rounds = math.ceil(outlook.to_train / launcher.capacity) / outlook.to_train if outlook.to_train else 0.0
     middle, low, high = (total(key) * rounds for key in ("seconds", "low", "high"))
     return StudyCost(tuple(costs), outlook.to_train, middle, low, high, busy=busy, cores=cores)
 
 
 def _contention(load: LoadMeter, launcher: Launcher) -> tuple[float, int]:
-    """Returns how many of how many cores others use; 0 where that leaves as many as cells are computed with."""
+    """Returns the cores used by other processes (0 if enough remain for the cells) and the cores available."""
     others, cores = load.cores_of_others(), len(allowed_cores())
     is_contended = launcher.is_local and others > max(0, cores - launcher.capacity * launcher.threads) + _SOME
     return (others, cores) if is_contended else (0.0, cores)
@@ -146,13 +146,13 @@ def peak_memory(store: StudyStore | None, design: Design) -> dict[str, float]:
 
 
 def measuring_seconds(schedule: Schedule, measure: MeasureConfig, store: StudyStore | None) -> float:
-    """Returns the time limit, in seconds, of measuring the variants of a schedule that were never measured."""
+    """Returns the time limit in seconds for measuring the variants of a schedule without measured costs."""
     if measure.name == "off":
         return 0.0
     known = collect_costs(store.attributes, schedule.design) if store is not None else None
     measured = {name for name, cost in known.variants.items() if not cost.failed} if known else set()
     models = Counter(str(variant.model) for variant in schedule.measured_first if variant.name not in measured)
-    # On a GPU calls are timed eager and captured.
+    # On a GPU, calls are timed both eagerly and as captured graphs.
     timings = len(MODES) * (2 if schedule.design.protocol["device"] == "cuda" else 1)
     return sum(math.ceil(number / TOGETHER) for number in models.values()) * timings * measure.seconds
 
@@ -165,7 +165,7 @@ def _stored(variant: str, cells: pd.DataFrame, memory: float) -> CellCost:
 
 
 def _probed(variant: str, probes: Mapping[str, Probe | str]) -> CellCost:
-    """Takes a variant that was not probed itself to cost what others do in the mean."""
+    """Returns the cost from the probe of a variant, or the mean of the probed variants if it was not probed."""
     probe = probes.get(variant)
     if isinstance(probe, Probe):
         return CellCost(**vars(probe), variant=variant, by="a few steps")
@@ -182,7 +182,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def power_sentences(design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None) -> list[str]:
-    """Says what a study can find, as far as stored replicates tell."""
+    """Returns sentences on the effects that a study can detect, estimated from the stored replicates."""
     if design.is_search and len(design.variants) == len(design.named):
         picks = count(design.confirm, "confirmed pick")
         return [
@@ -201,15 +201,15 @@ def power_sentences(design: Design, cells: pd.DataFrame, interims: InterimAnalys
         ]
     if reach.n < 2:
         return [nothing_sentence(reach)]
-    return [sentence for print_text in (detection_sentence, margin_sentence) if (sentence := print_text(reach))]
+    return [sentence for sentence_on in (detection_sentence, margin_sentence) if (sentence := sentence_on(reach))]
 
 
 def wanted(
     design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None, effect: float, costs: Sequence[CellCost]
 ) -> list[str]:
-    """Says how many replicates a difference takes, and what those cost; in SD where nothing is stored.
+    """Returns sentences on the replicates needed to detect an effect and their cost; in SD if nothing is stored.
 
-    `effect` is 0 where none is asked for: then it is the margin.
+    If `effect` is 0, the equivalence margin is used.
     """
     reach = Reach.planned(design, cells, interims)
     if design.is_search or not reach.contrasts or reach.typical == 0:

@@ -1,4 +1,4 @@
-"""Plans one study: what is left of it to train, what that costs, and what the study will detect."""
+"""Plans a study: the cells left to train, their cost, and the effects that the study can detect."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ from ablations.stats import InterimAnalyses
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
 
-_PROBED = 1.0  # seconds of training steps of a variant
+_PROBED = 1.0  # seconds of training steps to probe a variant
 _HEADERS = ("variant", "cells", "to train", "s per cell", "peak MiB", "parameters", "by", "capacity")
 
 
 @dataclass(frozen=True)
 class StudyForecast:
-    """Plans a study; the command is what was typed, and goes into the plan."""
+    """Plans a study; the plan includes `command`, the command line as typed."""
 
     config: Config
     command: str
     console: Console
 
     def plan(self) -> int:
-        """Plans the study; returns 0, or what its pilot returned where that did not end well.
+        """Plans the study; returns 0, or the exit status of its pilot if that is not 0.
 
         Raises:
-            SuiteError: if it could not be run as it was asked for.
+            SuiteError: if the study cannot be run with these options.
         """
         if status := self.run_pilot():
             return status
@@ -65,10 +65,10 @@ class StudyForecast:
         return 0
 
     def forecast(self) -> StudyCost:
-        """Prints and writes the plan; returns what is left to train, and what that takes.
+        """Prints and writes the plan; returns the remaining cells and their estimated cost.
 
         Raises:
-            SuiteError: as `plan` does.
+            SuiteError: see `plan`.
         """
         config = self.config
         design = checked_design(config)
@@ -100,7 +100,7 @@ class StudyForecast:
         return estimate
 
     def run_pilot(self) -> int:
-        """Trains the first replicates of the study, if asked for; returns what that returned, 0 if not asked for."""
+        """Trains the first `plan.pilot` replicates of the study; returns the exit status, 0 without a pilot."""
         design, pilot = checked_design(self.config), self.config.plan.pilot
         if not pilot:
             return 0
@@ -113,12 +113,12 @@ class StudyForecast:
         if design.tuning:
             reason = "is not supported with tune.trials: replicates are trained after tuning"
             raise UsageError("plan.pilot", pilot, reason)
-        self._store(design)  # what cannot be planned is said before anything is trained
+        self._store(design)  # raises before training if the study cannot be planned
         first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max, baseline_replicates=0)
         return StudyRunner(first, self.command, self.console, planned=design).run()
 
     def _store(self, design: Design) -> StudyStore | None:
-        """Returns what is stored of the study, if it is this one; None where nobody has begun it."""
+        """Returns the store of the study, checked against the design; None if the study does not exist."""
         store = find_study(storage_url(self.config), design.study)
         if store is not None:
             store.check(design, f"to plan a new study, add study={design.study}-2 (or any name)")
@@ -142,7 +142,7 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
     Overrides are as on the command line: `plan_study("sweep=groups", "replicates=8")`.
 
     Raises:
-        SuiteError: if the study could not be run as it was asked for.
+        SuiteError: if the study cannot be run with these options.
     """
     call = f"plan_study({', '.join(map(repr, overrides))})"
     StudyForecast(compose_config(overrides), hide_passwords(call), console or make_console()).plan()
@@ -167,12 +167,12 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
 
 
 def _deviation_sentence(design: Design, interims: InterimAnalyses | None, store: StudyStore | None) -> list[str]:
-    """Says what is planned otherwise than was declared before the first cell; nothing where nothing is."""
+    """Returns a sentence on how the plan deviates from the declaration before the first cell; empty without one."""
     history = History.stored(store.attributes.get("declared")) if store is not None else None
     if history is None:
         return []
     asked = Declaration.of(design, interims.sizes if interims else ())
-    if asked.replicates < history.latest.replicates:  # which there are, or are still to come
+    if asked.replicates < history.latest.replicates:  # the declared replicates exist already or will be trained
         asked = asked.with_replicates_of(history.latest)
     changes = asked.changes_since(history.first)
     if not any(change.is_exploratory for change in changes):

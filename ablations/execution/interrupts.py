@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, answered at a moment when nothing is half written."""
+"""Handles SIGINT and SIGTERM at points where no write is in progress."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE = 6.0  # seconds after which a signal ends the process in any case
+GRACE = 6.0  # seconds between a signal and the forced end of the process
 
 
 class StudyInterruptedError(BaseException):
-    """Someone asked the run to end: Ctrl-C or SIGTERM."""
+    """SIGINT (Ctrl-C) or SIGTERM requested the end of the run."""
 
     def __init__(self, number: int) -> None:
         self.signal = number
@@ -24,12 +24,12 @@ class StudyInterruptedError(BaseException):
 
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into an exception at a moment when nothing is half written.
+    """Converts SIGINT and SIGTERM into an exception at points where no write is in progress.
 
-    The first signal is noted, and raised where `check` is called or while code runs that may be left `at_once`; a
-    second one ends the process as it always would. A process that is still at it some seconds later, in an operation
-    that takes so long, ends without more ado: the next run puts in order what it leaves. Only the main thread of a
-    process can be told of signals; elsewhere this does nothing.
+    The first signal is recorded; `check` raises it, or the handler does within `at_once`. A second signal has its
+    default effect. If the process still runs `GRACE` seconds after the first signal, in a long operation, it is ended
+    at once, and the next run cleans up. Python handles signals in the main thread only; in other threads this class
+    does nothing.
     """
 
     def __init__(self) -> None:
@@ -50,13 +50,13 @@ class Interrupts:
             self._watchdog.cancel()
 
     def check(self) -> None:
-        """Raises StudyInterruptedError if a signal has come."""
+        """Raises StudyInterruptedError if a signal was received."""
         if self._received is not None:
             raise StudyInterruptedError(self._received)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Has a signal interrupt the code inside, instead of waiting for `check`."""
+        """Lets a signal interrupt the enclosed code immediately instead of at the next `check`."""
         self._at_once = True
         try:
             self.check()

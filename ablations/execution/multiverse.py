@@ -1,4 +1,4 @@
-"""Runs and plans the studies of several protocols, one after the other, and reports on all of them."""
+"""Runs and plans the studies of several protocols sequentially, and writes a joint report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ablations.stats import detectable, family
 from ablations.storage.paths import storage_url
 from ablations.storage.study import find_study
 
-_REFUSED = 2  # as the command line's status for what the user can mend
+_REFUSED = 2  # the exit status of the command line for usage errors
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class MultiverseRunner:
     console: Console
 
     def run(self) -> int:
-        """Runs the studies in their order, then reports on all; what is wrong with one costs that one alone.
+        """Runs the studies in order, then writes the joint report; an error in one study does not stop the others.
 
-        Returns 0 when all their cells have an outcome, 1 when some have none or a part of a report could not be made, 2
-        when no study could be run, and 128 + n after signal n, which ends all.
+        Returns 0 if all cells have an outcome, 1 if some have none or part of a report failed, 2 if no study could be
+        run, and 128 + n after signal n, which ends the whole run.
 
         Raises:
-            SuiteError: if what was asked for can be refused before anything is trained.
+            SuiteError: if the options are invalid; checked before training.
         """
         self._check()
         statuses, parts = [], Parts()
@@ -51,7 +51,7 @@ class MultiverseRunner:
             statuses.append(status)
         analysis = find_multiverse(self.multiverse)
         if analysis is not None:
-            # Importing what draws takes seconds, which nobody has to wait before cells are trained.
+            # Imported here because the plotting libraries take seconds to import.
             from ablations.reporting.multiverse import report_multiverse
 
             report_multiverse(analysis, self.console, parts)
@@ -61,10 +61,10 @@ class MultiverseRunner:
         return 1 if parts.missing or len(set(statuses)) > 1 else statuses[0]
 
     def plan(self) -> int:
-        """Plans each study, then says what all of them cost; returns 0, or what a pilot returned that ended early.
+        """Plans each study, then prints the total cost; returns 0, or the exit status of the first pilot that failed.
 
         Raises:
-            SuiteError: if one of them could not be run as it was asked for.
+            SuiteError: if a study cannot be run with these options.
         """
         designs = self._check()
         costs = []
@@ -82,7 +82,7 @@ class MultiverseRunner:
         return 0
 
     def _check(self) -> list[Design]:
-        """Returns the designs of all protocols, after whatever can be refused before anything is trained."""
+        """Returns the designs of all protocols, after all checks that need no training."""
         multiverse_folder(self.multiverse)
         by_name = {protocol.name: protocol for protocol in self.multiverse.protocols}
         return for_each(by_name, lambda name: _checked(by_name[name]))
@@ -107,8 +107,8 @@ def run_multiverse(*overrides: str, console: Console | None = None) -> Multivers
     Overrides are as on the command line: `run_multiverse("sweep=groups", "recipes=[quick,cifar]")`.
 
     Raises:
-        SuiteError: if they cannot be run as they were asked for, or no cell could be trained.
-        KeyboardInterrupt: if they were interrupted; what was finished is stored.
+        SuiteError: if the studies cannot be run with these options, or no cell could be trained.
+        KeyboardInterrupt: if the run was interrupted; finished cells are stored.
     """
     multiverse = compose_several(overrides, "run_study", "run_multiverse")
     if MultiverseRunner(multiverse, console or make_console()).run() >= 128:
@@ -125,8 +125,8 @@ def _checked(protocol: Protocol) -> Design:
 
 
 def _reach(designs: Sequence[Design]) -> list[str]:
-    """Says what correction over all protocols costs in power; nothing under interim analyses."""
-    # Where variants are tuned, there are results under two recipes.
+    """Returns a sentence on the power lost by correcting over all protocols; without the loss for interim analyses."""
+    # Tuned variants have results under two recipes.
     contrasts = [len(family(design.baselines)) * (2 if design.tuning else 1) for design in designs]
     replicates = designs[0].replicates
     text = f"The report on all protocols corrects verdicts for {count(sum(contrasts), 'contrast')}"

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live display on a terminal, plain lines elsewhere."""
+"""Shows the progress of a study: a live display in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ablations.common.console import print_text
 from ablations.common.metrics import METRICS
 
-_MOST_NAME = 72  # letters of a name that what stands behind it is aligned to
+_MOST_NAME = 72  # maximum width in characters of the name column
 
 
 @dataclass
 class _Shown:
-    """A cell that is being trained, as it is shown."""
+    """The displayed state of a cell in training."""
 
     task: TaskID
     share: float = 0.0
@@ -29,12 +29,12 @@ class _Shown:
 
 
 class Display:
-    """Shows how a study gets on: cells finished, time left, and the cells in training with their running top-1.
+    """Displays the finished cells of a study, the time left, and the cells in training with their current top-1.
 
     Args:
-        total: cells of the study, as far as is known.
-        finished: of these, the ones that need no training.
-        name_width: letters of the longest name of a cell.
+        total: number of cells of the study known so far.
+        finished: number of those cells that need no training.
+        name_width: length of the longest cell name.
     """
 
     def __init__(self, console: Console, total: int, finished: int, name_width: int = 24) -> None:
@@ -66,35 +66,35 @@ class Display:
         print_text(self._progress.console, text)
 
     def set_total(self, total: int) -> None:
-        """Sets how many cells the study has, as far as is known by now."""
+        """Sets the number of cells of the study known so far."""
         self.total = total
         self._progress.update(self._study_task, total=total)
 
     def start_cell(self, name: str) -> None:
-        """Begins to show a cell, or shows it from its beginning."""
+        """Adds a cell to the display, or resets the progress of a restarted cell."""
         self._started = self._started or time.monotonic()
         self._forget(name)
         self._cells[name] = _Shown(self._progress.add_task(name, total=None, note="starting"))
 
     def step(self, name: str, done: int, total: int) -> None:
-        """Shows a training step of a cell."""
+        """Shows the number of training steps of a cell."""
         cell = self._cells[name]
         cell.share = done / total
         self._progress.update(cell.task, completed=done, total=total, note=cell.note)
         self._progress.update(self._study_task, note=self._time_left())
 
     def epoch(self, name: str, top1: float | None) -> None:
-        """Shows what a cell has come to so far."""
+        """Shows the current top-1 of a cell."""
         cell = self._cells[name]
         cell.top1 = top1
         self._progress.update(cell.task, note=cell.note, refresh=True)
 
     def finish_cell(self, name: str, top1: float, seconds: float) -> None:
-        """Counts a finished cell and says what it came to."""
+        """Counts a finished cell and prints its top-1 and training time."""
         self.end_cell(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s")
 
     def end_cell(self, name: str, what: str) -> None:
-        """Counts a cell that is in training no more, and says what came of it."""
+        """Counts a cell that has ended and prints its outcome."""
         self._done, self._trained = self._done + 1, self._trained + 1
         self._forget(name)
         left = self._time_left()
@@ -109,7 +109,7 @@ class Display:
             self._progress.remove_task(shown.task)
 
     def _time_left(self) -> str:
-        """Says how long the missing cells will take, by those of this run and the shares of those in training."""
+        """Returns the time left, extrapolated from the cells finished and in training in this run."""
         begun = sum(cell.share for cell in self._cells.values())
         trained, missing = self._trained + begun, self.total - self._done - begun
         if missing <= 0 or not trained or self._started is None:
@@ -118,7 +118,7 @@ class Display:
 
 
 def describe_seconds(seconds: float) -> str:
-    """Says a duration the way people do: `45 s`, `3 min`, `2 h 10 min`."""
+    """Formats a duration: `45 s`, `3 min`, `2 h 10 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""What happens to a cell, told to all who keep or show it: store, MLflow, display, and the files of cells."""
+"""Records the events of cells in the store, in MLflow, on the display, and in the files of cells."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from ablations.training.job import Job, environment
 
 @dataclass
 class Recorder:
-    """Writes down what a driver hears.
+    """Records the events that a driver receives.
 
-    The store comes first, as it is the memory; a mirror, a picture or a file that fails costs no result.
+    The store is written first, as it holds the results; an error in MLflow, the display or a file loses no result.
     """
 
     store: StudyStore
@@ -44,10 +44,10 @@ class Recorder:
     weights: Weights
     checkpoints: Checkpoints
     predictions: PredictionFiles
-    _at_once: int = field(default=1, init=False)  # cells that are trained at once
+    _at_once: int = field(default=1, init=False)  # cells trained in parallel
 
     def begin(self, launcher: Launcher) -> None:
-        """Has a launcher make ready, and notes what the study's cells are trained on.
+        """Prepares a launcher, and records the data that the study's cells are trained on.
 
         Raises:
             StorageError: if the study's other cells were trained on other images.
@@ -68,17 +68,17 @@ class Recorder:
         self._at_once = launcher.capacity
 
     def start(self, cell: Cell) -> None:
-        """Notes that an attempt at a cell begins."""
+        """Records the start of an attempt at a cell."""
         self.store.start(cell)
         self.restart(cell)
 
     def restart(self, cell: Cell) -> None:
-        """Notes that a cell is trained from its beginning or its last checkpoint, within the same attempt."""
+        """Records that a cell restarts from its beginning or its last checkpoint, within the same attempt."""
         self.display.start_cell(cell.name)
         self.mirror.start_cell(cell, machine.git_commit())
 
     def hear(self, cell: Cell, event: Progress) -> None:
-        """Notes what is said of a cell in training; how it ends, `finish`, `prune` and `fail` note."""
+        """Records an event of a cell in training; `finish`, `prune` and `fail` record its end."""
         match event:
             case Step(done, total):
                 self.display.step(cell.name, done, total)
@@ -96,19 +96,19 @@ class Recorder:
                 self._keep(self.predictions, f"The predictions of {cell.name} are", cell, content)
 
     def finish(self, job: Job, finished: Finished) -> None:
-        """Notes the result of a cell, and the machine that it comes from."""
+        """Records the result of a cell and the machine that trained it."""
         result = finished.result
         self._store_outcome(job, {"result": result, "images": finished.images, "environment": finished.environment})
         self.display.finish_cell(job.cell.name, result["top1"], result["seconds"])
 
     def prune(self, job: Job, epochs: Sequence[Epoch], reason: str) -> None:
-        """Notes that a cell was given up, after which epochs, and why."""
+        """Records that a cell was pruned, after which epochs, and why."""
         result = {"epochs": [vars(epoch) for epoch in epochs]}
         self._store_outcome(job, {"result": result, "pruned": reason, "environment": environment(job.threads)})
         self.display.end_cell(job.cell.name, f"pruned: {reason}")
 
     def fail(self, cell: Cell, failed: Failed, *, keeps_checkpoint: bool) -> None:
-        """Notes why a cell has no result."""
+        """Records why a cell has no result."""
         self.store.fail(cell, failed.kind, failed.reason)
         if not keeps_checkpoint:
             self.drop_checkpoint(cell)
@@ -117,7 +117,7 @@ class Recorder:
         self.display.end_cell(cell.name, f"{how}: {last_line(failed.reason)}")
 
     def interrupt(self, cell: Cell) -> None:
-        """Notes, as far as that goes, that a cell was given up unfinished; what fails is mended by the next run."""
+        """Records that a cell was interrupted; if this fails, the next run corrects the state of the cell."""
         with suppress(Exception):
             self.store.interrupt(cell)
         self.mirror.release_cell(cell)
@@ -130,14 +130,14 @@ class Recorder:
     def _keep(self, files: CellFiles, what: str, cell: Cell, content: bytes) -> None:
         try:
             files.write(cell, content)
-        except OSError as error:  # the result is worth more
+        except OSError as error:  # a missing file must not lose the result
             self.display.notify(f"{what} not saved: {error.strerror or error}.")
 
     def _store_outcome(self, job: Job, outcome: dict[str, Any]) -> None:
-        # What was in the way of a result belongs to it.
+        # The outcome includes the retries that it took.
         outcome |= {"micro_batches": job.micro_batches} if job.micro_batches > 1 else {}
         outcome |= {"lost": job.lost} if job.lost else {}
-        if self._at_once > 1:  # they slow each other down
+        if self._at_once > 1:  # parallel cells slow each other down
             outcome["environment"] = outcome["environment"] | {"cells at once": str(self._at_once)}
         self.store.finish(job.cell, outcome)
         self.drop_checkpoint(job.cell)

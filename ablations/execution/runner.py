@@ -1,4 +1,4 @@
-"""Runs one study: wires its store, schedule, launcher, driver and recorder together, and ends with its report."""
+"""Runs a study: connects its store, schedule, launcher, driver and recorder, and writes its report."""
 
 from __future__ import annotations
 
@@ -46,35 +46,35 @@ from ablations.storage.study import StudyStore, find_study, open_store
 from ablations.tracking import StudyMirror, destination_of, open_tracker
 from ablations.tracking.base import status_of
 
-_PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
+_PROBED = 0.3  # seconds of training steps per variant, to estimate the cost of the study
 
 
 @dataclass
 class StudyRunner:
-    """Runs a study; the command is what was typed, and goes into the report.
+    """Runs a study; the report includes `command`, the command line as typed.
 
-    `planned` is the study that a pilot is the beginning of, which is what is declared; None where this is no pilot.
+    `planned` is the complete study of a pilot, which is declared instead of the pilot; None outside a pilot.
     """
 
     config: Config
     command: str
     console: Console
     planned: Design | None = None
-    _has_changed: bool = field(default=False, init=False)  # what is declared, in this run
+    _has_changed: bool = field(default=False, init=False)  # whether this run changed the declaration
 
     def __post_init__(self) -> None:
         self._degenerate = DegeneracyCheck(self.config)
 
     def run(self) -> int:
-        """Runs the study; returns 0 when all its cells have an outcome, 1 when some failed, 128 + n after signal n.
+        """Runs the study; returns 0 if all cells have an outcome, 1 if some failed, 128 + n after signal n.
 
         Raises:
-            SuiteError: if it cannot be run as it was asked for.
+            SuiteError: if the study cannot be run with these options.
         """
         config, console = self.config, self.console
         design = checked_design(config)
         if config.tracking.enabled or config.tracking.register:
-            destination_of(config, design.study)  # which may be refused
+            destination_of(config, design.study)  # raises if the options are invalid
         folder, url = study_folder(config), storage_url(config)
         print_text(console, design.question, title=design.study)
         launcher = make_launcher(config, design, console)
@@ -84,7 +84,7 @@ class StudyRunner:
         if found is None:
             launcher.warm_up()
             self._degenerate.check(design.variants)
-            _ = launcher.images  # what is wrong with the data is said before there is a study
+            _ = launcher.images  # raises on invalid data before the study is created
         with claimed(folder, url) as lock:
             if lock.caveat:
                 self._say(lock.caveat)
@@ -110,9 +110,9 @@ class StudyRunner:
             return status
 
     def _measure(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
-        """Measures the costs of all variants that have a finished cell again, and trains nothing.
+        """Measures the costs of all variants with a finished cell again, without training.
 
-        Of a search those are the variants that were confirmed, or are given by name.
+        In a search, only confirmed variants and variants given by name are measured.
         """
         design = schedule.design
         outcomes = store.outcomes(design)
@@ -151,7 +151,7 @@ class StudyRunner:
         missing = outlook.missing
         for sentence in self._degenerate.check(known for known in outlook.design.variants if missing[known.name]):
             self._say(sentence)
-        if outlook.to_train or self.planned is None:  # a pilot that is there already declares nothing anew
+        if outlook.to_train or self.planned is None:  # a finished pilot is not declared again
             self._declare(store, schedule, trains=outlook.to_train > 0)
         if not outlook.to_train:
             self._say(f"All {outlook.total} cells are finished; nothing to train.")
@@ -196,7 +196,7 @@ class StudyRunner:
         return 1 if driver.failed or driver.diverged == display.total else 0
 
     def _declare(self, store: StudyStore, schedule: Schedule, *, trains: bool) -> None:
-        """Declares the study before its first cell, and says what is declared otherwise later."""
+        """Declares the study before its first cell; prints later changes of the declaration."""
         design, interims = self.planned or schedule.declared, schedule.interims
         if design.replicates_max and not interims:
             interims = interims_of(design, store.attributes.get("looks"))
@@ -209,7 +209,7 @@ class StudyRunner:
             self._say(changes_sentence(changes, known.deviations(asked) if known else []))
 
     def _describe(self, outlook: Outlook, store: StudyStore, schedule: Schedule, launcher: Launcher) -> None:
-        """Says what is about to be trained, what that costs, and what the study will detect."""
+        """Prints the cells to train, their cost, and the effects that the study can detect."""
         design, interims = outlook.design, schedule.interims
         if outlook.note:
             self._say(outlook.note)
@@ -232,9 +232,9 @@ class StudyRunner:
             self._say(sentence)
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> Parts:
-        """Writes and prints the report and ends the run in MLflow; returns what could not be made of either."""
+        """Writes and prints the report and ends the run in MLflow; returns the parts of both that failed."""
         self._say(WRITING_REPORT)
-        # Importing what draws takes seconds, which nobody has to wait before cells are trained.
+        # Imported here because the plotting libraries take seconds to import.
         from ablations.reporting.publish import add_missing, report_study
 
         folder, registers = study_folder(self.config), bool(self.config.tracking.register)
@@ -244,7 +244,7 @@ class StudyRunner:
             analysis = analyze_stored(self.config, design, store, folder)
             status = "FAILED" if has_failed else status_of(set(analysis.results.pending["state"]))
             report = report_study(analysis, self.console)
-        except BaseException as error:  # the run in MLflow has ended all the same, with the files that there are
+        except BaseException as error:  # end the run in MLflow nevertheless, with the existing files
             if is_open:
                 mirror.end(status, folder if isinstance(error, Exception) else None, parts=Parts())
             raise
@@ -271,7 +271,7 @@ class StudyRunner:
 
 
 def checked_design(config: Config) -> Design:
-    """Returns the design of a study, after whatever can be refused before there is one."""
+    """Returns the design of a study, after all checks that are possible before the study is created."""
     design = make_design(config)
     check_launcher(config.launcher)
     study_folder(config)
@@ -282,15 +282,15 @@ def checked_design(config: Config) -> Design:
 
 
 def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
-    """Runs a study as `python -m ablations.run` with the same overrides does, and returns what it came to.
+    """Runs a study as `python -m ablations.run` with the same overrides does, and returns its analysis.
 
-    Cells that are stored already are not trained again. Progress and the report are printed, in a notebook too.
+    Stored cells are not trained again. Progress and the report are printed, also in a notebook.
 
     Overrides are as on the command line: `run_study("sweep=groups", "replicates=8")`.
 
     Raises:
-        SuiteError: if the study cannot be run as it was asked for, or none of its cells could be trained.
-        KeyboardInterrupt: if it was interrupted; what was finished is stored.
+        SuiteError: if the study cannot be run with these options, or none of its cells could be trained.
+        KeyboardInterrupt: if the run was interrupted; finished cells are stored.
     """
     config = compose_config(overrides)
     call = f"run_study({', '.join(map(repr, overrides))})"
@@ -305,12 +305,12 @@ def _nothing_to_measure(study: str) -> UsageError:
 
 
 def _status_of(error: BaseException) -> int:
-    """Returns the exit status of a run that a signal ended."""
+    """Returns the exit status of an interrupted run."""
     return 128 + (error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT))
 
 
 def _name_width(design: Design) -> int:
-    """Returns the letters of the longest name of a cell, those included that a search may still pick."""
+    """Returns the length of the longest cell name, including cells that a search may still select."""
     names = [variant.name for variant in design.variants]
     if design.is_search:
         choices = [[level_name(path, level) for level in levels] for path, levels in design.factors.items()]

@@ -1,4 +1,4 @@
-"""Who trains a study's cells: the launcher that was chosen, if what it needs is here."""
+"""Creates the configured launcher, after checking its requirements."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _PATIENCE = 10.0  # seconds
 
 
 def check_launcher(config: LauncherConfig) -> None:
-    """Checks that there is what a launcher needs.
+    """Checks the requirements of a launcher.
 
     Raises:
-        UsageError: if its package is not installed, or nobody listens at its address.
+        UsageError: if its package is not installed, or its address refuses connections.
     """
     if not isinstance(config, RayConfig):
         return
@@ -41,22 +41,22 @@ def check_launcher(config: LauncherConfig) -> None:
         raise UsageError("launcher.address", config.address, reason)
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
-    except OSError as error:  # which Ray would find out in minutes
+    except OSError as error:  # Ray itself would need minutes to report this
         reason = f"connection refused or timed out ({error.strerror or error}); start a cluster with `ray start --head`"
         raise UsageError("launcher.address", config.address, reason) from None
 
 
 def make_launcher(config: Config, design: Design, console: Console) -> Launcher:
-    """Makes the launcher that was chosen, which is installed."""
+    """Creates the configured launcher, whose package must be installed."""
     threads = resolve_threads(config.threads, design.protocol["device"], config.data.side)
     common = (design, config.data, console, threads)
     if isinstance(config.launcher, LocalConfig):
         return LocalLauncher(*common, config.launcher)
     if not isinstance(config.launcher, RayConfig):
         return SerialLauncher(*common)
-    bypass_proxies()  # gRPC would send Ray's own traffic through them
+    bypass_proxies()  # gRPC would send Ray's own traffic through the proxies
     if not config.launcher.address:
-        # Read when Ray is imported: one that is started here listens on the loopback interface alone.
+        # Ray reads this at import: an instance started here listens on the loopback interface only.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     from ablations.execution.launchers.ray import RayLauncher
 

@@ -1,9 +1,9 @@
-"""Launchers: who trains the cells that a driver hands over.
+"""The interface of launchers, which train the cells of a study.
 
-`serial` does so in this process, `local` (launcher=auto) in worker processes of this machine, `ray` also on others.
+`serial` trains in this process, `local` (launcher=auto) in worker processes of this machine, `ray` also on a cluster.
 
-A launcher takes jobs (`start`) while it has room (`slots`), and tells what they say (`events`); it knows nothing of
-Optuna, MLflow or files.
+A launcher accepts jobs (`start`) up to its `capacity`, and yields their events (`events`); it uses neither Optuna nor
+MLflow nor the study's files.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class WorkerLostError(RuntimeError):
 
 @dataclass(eq=False)
 class Launcher(ABC):
-    """What all launchers have: a design's recipe and data; the console shows how loading them gets on."""
+    """The base class of launchers: holds the recipe and the data of a design; the console shows loading progress."""
 
-    capacity = 1  # how many cells are trained at once
-    is_local = True  # whether cells are trained on this machine
-    in_process = True  # whether cells are trained in this process, while events are waited for
+    capacity = 1  # how many cells are trained in parallel
+    is_local = True  # whether all cells are trained on this machine
+    in_process = True  # whether `events` trains the cells, in this process
 
     design: Design
     data: DataConfig
     console: Console | None = None
-    threads: int = 1  # that a cell is computed with on the CPU
+    threads: int = 1  # CPU threads per cell
 
     def __post_init__(self) -> None:
         self.cells, self.peak_mib = 0, math.nan
@@ -51,16 +51,17 @@ class Launcher(ABC):
 
     @cached_property
     def data_set(self) -> DataSet:
-        """The data set, loaded once; DataError if it is not to be had."""
+        """The data set, loaded once; raises DataError if it is not available."""
         return load_data(self.data, self.design.validation, self.console)
 
     @cached_property
     def images(self) -> Images:
-        """The images of the first replicate, which has as many as any other.
+        """The images of the first replicate; all replicates have the same number of images.
 
         Raises:
-            UsageError: if they are not to be had, fewer than a batch, with the validation images or without them, or
-                lack a metric that a search looks for.
+            UsageError: if the training images, with or without the validation images, are fewer than a batch, or the
+                number of classes rules out a configured metric.
+            DataError: if the images are not available.
         """
         images = self._checked(Split.TEST, "training images")
         if self.design.validation:
@@ -81,7 +82,7 @@ class Launcher(ABC):
 
     @property
     def _batch_sizes(self) -> dict[str, int]:
-        """The largest batches that cells are trained with, by the option that asks for them."""
+        """The largest batch sizes of training, by the option that sets them."""
         option, tuning = "train.batch_size", self.design.tuning
         sizes = {option: self.recipe.batch_size}
         if tuning and option in tuning.space:
@@ -89,7 +90,7 @@ class Launcher(ABC):
         return sizes
 
     def describe_images(self) -> str:
-        """Says how many images cells see, and which of them differ between cells."""
+        """Describes the number of images per cell, and which images differ between cells."""
         text = self.images.describe(self.data.side)
         if note := self.data_set.note:
             text += f"; {note}"
@@ -99,7 +100,7 @@ class Launcher(ABC):
         return text
 
     def count_parameters(self, variant: Variant) -> int:
-        """Counts what a variant would learn, without giving it memory."""
+        """Counts the trainable parameters of a variant without allocating them."""
         import torch
 
         from ablations.measure.memory import parameter_count
@@ -110,57 +111,57 @@ class Launcher(ABC):
 
     @property
     def place(self) -> Place:
-        """What worker processes are told of the images."""
+        """The description of the images that worker processes receive."""
         return Place(self.data_set.fingerprint, self.data, self.design.protocol["device"])
 
     def probe_task(self, variant: Variant, seconds: float) -> ProbeTask:
-        """Returns what worker processes are told to probe a variant."""
+        """Returns the task with which a worker process probes a variant."""
         return ProbeTask(variant.network, self.recipe, self.design.seed(0), seconds, self.threads)
 
     def warm_up(self) -> None:
-        """Begins in the background what takes seconds, where there will be cells to train."""
+        """Starts slow initialization in the background; called if cells are to be trained."""
         return
 
     def expect(self, cells: int, memory_mib: float) -> None:
-        """Notes how many cells are to be trained, and the most MiB that a step takes; nan where none is known."""
+        """Sets how many cells will be trained, and the peak memory of a training step in MiB; NaN if unknown."""
         self.cells, self.peak_mib = cells, memory_mib
 
     @abstractmethod
     def prepare(self) -> str:
-        """Makes ready for the first cell, so that it takes as long as any other; says in a sentence what the data are.
+        """Initializes training, so that the first cell takes no longer than others; returns a sentence on the data.
 
         Raises:
-            UsageError: if cells cannot be trained in this way here.
+            UsageError: if this launcher cannot train cells in this environment.
         """
 
     @abstractmethod
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
-        """Finds out what a cell of each variant costs, by steps that take so many seconds; or says why not."""
+        """Estimates the cost of a cell of each variant from training steps of `seconds`; on failure, the reason."""
 
     @abstractmethod
     def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
-        """Runs a function in one worker, with the study's number of threads, while no cell is trained; waits for it.
+        """Runs a function in one worker with the study's number of threads, while no cell is trained; waits for it.
 
-        Function, arguments and result are pickled where the worker is another process, so the function must be defined
-        at the top level of a module. An interrupt ends the function, too.
+        If the worker is another process, function, arguments and result are pickled, so the function must be defined
+        at the top level of a module. An interrupt also ends the function.
 
         Raises:
             WorkerLostError: if the worker process ended before the function returned.
-            Exception: what the function raised.
+            Exception: any exception that the function raises.
         """
 
     @abstractmethod
     def start(self, job: Job) -> None:
-        """Begins to train a cell."""
+        """Starts training a cell."""
 
     @abstractmethod
     def events(self) -> Iterator[tuple[str, Progress]]:
-        """Waits a moment, and yields what the cells in hand say, each by its key; each ends with its last word."""
+        """Waits briefly and yields events of cells with their keys; each cell ends with Finished or Failed."""
 
     @abstractmethod
     def stop(self, key: str) -> None:
-        """Gives up the cell of this key; it says nothing more."""
+        """Stops the cell with this key; it yields no further events."""
 
     @abstractmethod
     def close(self) -> None:
-        """Gives up all cells, and whatever else is held."""
+        """Stops all cells and releases all resources."""

@@ -1,8 +1,8 @@
-"""The launcher of several cells in parallel in worker processes of this machine.
+"""The launcher that trains several cells in parallel, in worker processes of this machine.
 
-On a CPU there are as many workers as there are cores for (or as were asked for), and never more than fit into memory;
-each trains one cell at a time. On GPUs there is one for each, which trains several cells in turns; more are shared out
-evenly. Workers are started when needed, and keep their images and whatever torch has set up from cell to cell.
+On a CPU, `launcher.workers` or the number of cores, and the memory limit the number of workers; each worker trains one
+cell at a time. On GPUs, each GPU has one worker, which interleaves the training steps of several cells; additional
+workers are distributed evenly. Workers start on demand, and keep their images and the state of torch between cells.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from ablations.execution.launchers.worker import OVERTIME, Place, Returned
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
 from ablations.training.job import Job
 
-_RECOUNTED = 5.0  # seconds
-_MEASURED = 1.0  # seconds that steps of each number of cells on a GPU are measured for
-_PATIENCE = 0.2  # seconds that workers are waited for at a time, between which signals are answered
+_RECOUNTED = 5.0  # seconds between readings of the out-of-memory kill count
+_MEASURED = 1.0  # seconds of steps measured for each number of cells on a GPU
+_PATIENCE = 0.2  # seconds per wait for workers; signals are handled between waits
 
 
 @dataclass
 class _Training:
-    """A cell, the worker that trains it, and since when."""
+    """A cell in training, its worker, and its start time."""
 
     job: Job
     worker: WorkerProcess
@@ -54,7 +54,7 @@ class LocalLauncher(Launcher):
     """Trains cells in worker processes of this machine.
 
     Attributes:
-        cells_per_worker: how many cells a worker trains in turns; None before that is known.
+        cells_per_worker: how many cells a worker trains concurrently; None until determined.
     """
 
     in_process = False
@@ -64,22 +64,22 @@ class LocalLauncher(Launcher):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._workers: list[WorkerProcess] = []
-        self._lone: WorkerProcess | None = None  # which runs functions, and has no images
+        self._lone: WorkerProcess | None = None  # runs functions; has no images
         self._training: dict[str, _Training] = {}
         self._trials: list[Trial] = []
-        self._free_mib = math.inf  # before there was a worker
+        self._free_mib = math.inf  # free memory before the first worker started
         self._room: Room | None = None
-        self._most = math.inf  # workers; fewer after one was killed for lack of memory
+        self._most = math.inf  # maximum number of workers; lowered after an out-of-memory kill
         self.cells_per_worker: int | None = None
-        self._shared_before = False  # whether cells of a worker have exceeded its GPU's memory
-        self._kills, self._counted = math.nan, -math.inf  # the count of kills for lack of memory, and when it was read
+        self._shared_before = False  # whether concurrent cells of a worker have exhausted the memory of its GPU
+        self._kills, self._counted = math.nan, -math.inf  # out-of-memory kill count, and time of reading
 
     def warm_up(self) -> None:
-        """Starts the process that workers are forked from."""
+        """Starts the process from which workers are forked."""
         start_server()
 
     def expect(self, cells: int, memory_mib: float) -> None:
-        """Notes what limits how many workers there are."""
+        """Sets the quantities that limit the number of workers."""
         super().expect(cells, memory_mib)
         self._room = None
 
@@ -88,7 +88,7 @@ class LocalLauncher(Launcher):
         """How many cells are trained in parallel.
 
         Raises:
-            UsageError: if more were asked for than fit into memory.
+            UsageError: if `launcher.workers` cells do not fit into memory.
         """
         return self._processes * self._each
 
@@ -106,7 +106,7 @@ class LocalLauncher(Launcher):
 
     @property
     def _each(self) -> int:
-        """How many cells a worker trains in turns."""
+        """How many cells a worker trains concurrently."""
         if self.cells_per_worker is not None:
             return self.cells_per_worker
         asked = self.config.cells_per_gpu
@@ -114,14 +114,14 @@ class LocalLauncher(Launcher):
             self.cells_per_worker = 1
         elif asked != AUTO:
             self.cells_per_worker = int(asked)
-        elif self.cells == 1 or not self.design.variants:  # as of a search that has picked none yet
+        elif self.cells == 1 or not self.design.variants:  # a search may not have selected any yet
             return 1
         else:
             self.cells_per_worker = best_number(self._measure_rates())
         return self.cells_per_worker
 
     def _measure_rates(self) -> list[Rate]:
-        """Measures the first variant; none where that fails, for which the cells will tell the reason."""
+        """Measures the first variant; returns [] on failure, as the cells will fail with the reason."""
         worker = self._idle_worker()
         worker.send(CallWithImages(measure_rates, self.probe_task(self.design.variants[0], _MEASURED)))
         try:
@@ -133,8 +133,8 @@ class LocalLauncher(Launcher):
 
     @property
     def _checked_room(self) -> Room:
-        """How many cells fit into memory; that is not found out where there is one worker at most, or no variant."""
-        if self._wanted == 1 or not self.design.variants:  # as of a search that has picked none yet
+        """How many cells fit into memory; not measured for a single worker or without variants."""
+        if self._wanted == 1 or not self.design.variants:  # a search may not have selected any yet
             return Room(self._wanted, math.nan, math.inf)
         if self._room is None:
             if not self._trials:
@@ -150,7 +150,7 @@ class LocalLauncher(Launcher):
         return self._room
 
     def _try_first(self) -> None:
-        """Probes a variant for a moment while there is one worker alone, for what that takes."""
+        """Probes a variant briefly in the only worker, to measure its memory."""
         first = self.design.variants[0]
         self._free_mib = machine.available_memory() / MIB
         for _, trial in self._try([first], 0.0, at_once=1):
@@ -158,18 +158,18 @@ class LocalLauncher(Launcher):
                 self._trials.append(trial)
 
     def _find_room(self) -> Room:
-        if not self._trials:  # why it could not be probed, the cells will tell
+        if not self._trials:  # the cells will fail with the reason
             return Room(1, math.nan, math.nan)
         known = [trial.peak for trial in self._trials]
         if not math.isnan(self.peak_mib):
             known.append(self.peak_mib)
-        # A tuned recipe may have larger batches than those that were probed.
+        # A tuned recipe may have larger batches than the probed one.
         growth = max(self._batch_sizes.values()) / self.recipe.batch_size
         return find_room(self._free_mib, self._trials, growth * max(known), gpus=self._gpu_count)
 
     @cached_property
     def gpus(self) -> list[str]:
-        """The GPUs that cells are trained on, as CUDA_VISIBLE_DEVICES names them; none on the CPU."""
+        """The GPUs for training, in the notation of CUDA_VISIBLE_DEVICES; empty on the CPU."""
         return machine.cuda_devices() if self._is_on_gpu else []
 
     @property
@@ -179,11 +179,11 @@ class LocalLauncher(Launcher):
 
     @property
     def _gpu_count(self) -> int:
-        """How many GPUs cells are trained on; one where the driver does not say."""
+        """The number of GPUs for training; 1 if the CUDA driver lists none."""
         return max(1, len(self.gpus)) if self._is_on_gpu else 0
 
     def prepare(self) -> str:
-        """Says what the data are, where they are kept, and how many cells are trained at once."""
+        """Returns a sentence on the data, their location, and the number of parallel cells."""
         where = "on the device for each worker" if self._is_on_gpu else "shared by all workers"
         text = (
             f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {count(self.capacity, 'cell')}"
@@ -196,23 +196,23 @@ class LocalLauncher(Launcher):
         return f"{text} in parallel{among}."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
-        """Takes steps with as many variants at once as cells will be trained, as they slow each other down."""
+        """Probes as many variants in parallel as cells will be trained, as parallel cells slow each other down."""
         if not variants:
             return {}
         at_once = min(self._processes, self.cells or self._processes)
-        # No worker is idle while another one still probes: the first variants are probed once more then.
+        # The first variants are probed again in the last round, so that no worker is idle while another one probes.
         rounds = -(-len(variants) // at_once)
         found: dict[str, Probe | str] = {}
         for name, trial in self._try(list(islice(cycle(variants), rounds * at_once)), seconds, at_once):
             if isinstance(trial, Trial):
                 self._trials.append(trial)
             found.setdefault(name, trial.probe if isinstance(trial, Trial) else trial)
-        self._room = None  # larger variants may have been found
+        self._room = None  # the probed variants may need more memory
         _ = self.capacity
-        return {variant.name: found[variant.name] for variant in variants}  # in their order, not that of their ends
+        return {variant.name: found[variant.name] for variant in variants}  # in input order, not that of completion
 
     def _try(self, variants: Sequence[Variant], seconds: float, at_once: int) -> Iterator[tuple[str, Trial | str]]:
-        """Probes variants in so many workers; yields what that came to by name, as it ends."""
+        """Probes variants in `at_once` workers; yields names with results in order of completion."""
         waiting = deque(variants)
         asked: dict[WorkerProcess, str] = {}
         while waiting or asked:
@@ -223,18 +223,18 @@ class LocalLauncher(Launcher):
                 asked[worker] = variant.name
             for worker in wait(asked, _PATIENCE):
                 try:
-                    said = worker.receive()
+                    message = worker.receive()
                 except WorkerGoneError as error:
                     self._workers.remove(worker)
                     yield asked.pop(worker), str(error)
                     continue
-                if isinstance(said, Answer):
-                    if said.ends_process:
+                if isinstance(message, Answer):
+                    if message.ends_process:
                         self._drop(worker)
-                    yield asked.pop(worker), str(said.error) if said.error else said.value
+                    yield asked.pop(worker), str(message.error) if message.error else message.value
 
     def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
-        """Runs the function in a worker of its own, which needs no images, while the others wait."""
+        """Runs the function in a separate worker without images, while the other workers are idle."""
         if self._lone is None or not self._lone.is_alive:
             self._lone = _started(None, self._next_gpu([]))
         worker = self._lone
@@ -254,26 +254,26 @@ class LocalLauncher(Launcher):
         return result
 
     def start(self, job: Job) -> None:
-        """Hands a cell to a worker."""
+        """Starts a cell in a worker."""
         worker = self._idle_worker(each=self._each)
         self._training[job.cell.key] = _Training(job, worker, time.monotonic())
         self._count_kills()
         worker.send(Train(job))
 
     def events(self) -> Iterator[tuple[str, Progress]]:
-        """Waits a moment for what workers say."""
+        """Waits briefly for events of workers."""
         if not self._training:
             return
         for worker in wait({training.worker for training in self._training.values()}, _PATIENCE):
             try:
-                said = worker.receive()
+                message = worker.receive()
             except WorkerGoneError as error:
                 self._workers.remove(worker)
                 yield from self._lose(worker, self._lost(error))
                 continue
-            # A worker that was told to stop may still say something of the cell before.
-            if isinstance(said, tuple) and self._trains(worker, said[0]):
-                key, event = said
+            # A worker may still send events of a cell after the order to stop it.
+            if isinstance(message, tuple) and self._trains(worker, message[0]):
+                key, event = message
                 yield key, self._ended(key, event) if isinstance(event, (Finished, Failed)) else event
                 if isinstance(event, Failed) and event.ends_process:
                     self._drop(worker)
@@ -285,7 +285,7 @@ class LocalLauncher(Launcher):
         return key in self._training and self._training[key].worker is worker
 
     def _ended(self, key: str, event: Finished | Failed) -> Finished | Failed:
-        """Ends a cell; one that exceeded the memory of its GPU beside others is to be tried again with fewer of them.
+        """Ends a cell; if it ran out of GPU memory beside other cells, it is retried with fewer concurrent cells.
 
         Smaller micro-batches would change its result, which must not depend on other cells.
         """
@@ -302,18 +302,18 @@ class LocalLauncher(Launcher):
         )
 
     def _lose(self, worker: WorkerProcess, failed: Failed) -> Iterator[tuple[str, Progress]]:
-        """Gives up the cells of a worker that has ended."""
+        """Ends the cells of a worker that has ended."""
         for key in [key for key in self._training if self._trains(worker, key)]:
             del self._training[key]
             yield key, failed
 
     def _count_kills(self) -> None:
-        """Reads the system's count now and then, as a process may end a moment after it was killed."""
+        """Reads the out-of-memory kill count at intervals, as a killed process may end with a delay."""
         if time.monotonic() - self._counted > _RECOUNTED:
             self._kills, self._counted = machine.out_of_memory_kills(), time.monotonic()
 
     def _lost(self, error: WorkerGoneError) -> Failed:
-        """Says why a cell was lost; after a lack of memory, fewer cells are trained at once."""
+        """Returns why a cell was lost; after an out-of-memory kill, fewer cells are trained in parallel."""
         is_short = error.signal == SIGKILL and machine.out_of_memory_kills() > self._kills
         if not is_short:
             return Failed(LOST, str(error))
@@ -324,7 +324,7 @@ class LocalLauncher(Launcher):
         return Failed(LOST, f"{reason}; from now on {count(self.capacity, 'cell')} in parallel.")
 
     def _overdue(self) -> Iterator[tuple[str, Progress]]:
-        """Ends workers that do not notice themselves that their time is over."""
+        """Ends workers that do not stop by themselves at the time limit."""
         for key, training in list(self._training.items()):
             limit = training.job.seconds
             if limit and time.monotonic() - training.begun > limit + OVERTIME and key in self._training:
@@ -335,7 +335,7 @@ class LocalLauncher(Launcher):
                 yield from self._lose(training.worker, Failed(LOST, reason))
 
     def stop(self, key: str) -> None:
-        """Has a cell given up at its next step; its worker trains another one then."""
+        """Stops a cell at its next step; its worker remains available."""
         training = self._training.pop(key, None)
         if training:
             training.worker.send(Stop(key))
@@ -349,7 +349,7 @@ class LocalLauncher(Launcher):
             self._lone.kill()
 
     def _idle_worker(self, busy: Iterable[WorkerProcess] = (), each: int = 1) -> WorkerProcess:
-        """Returns a worker that has fewer than `each` cells, started if need be, on the GPU that has the fewest."""
+        """Returns a worker with fewer than `each` cells, preferably on the least-used GPU; starts one if needed."""
         cells = Counter([*busy, *(training.worker for training in self._training.values())])
         for worker in [worker for worker in self._workers if not worker.is_alive and not cells[worker]]:
             self._drop(worker)
@@ -362,7 +362,7 @@ class LocalLauncher(Launcher):
         return min(idle or free, key=lambda worker: (cells[worker], on_gpu[worker.gpu]))
 
     def _next_gpu(self, workers: Sequence[WorkerProcess]) -> str | None:
-        """Returns the GPU that the fewest workers have; None where there is no choice."""
+        """Returns the GPU with the fewest workers; None for fewer than two GPUs."""
         if len(self.gpus) < 2:
             return None
         return min(self.gpus, key=lambda gpu: sum(worker.gpu == gpu for worker in workers))
@@ -374,12 +374,12 @@ class LocalLauncher(Launcher):
 
     @cached_property
     def _shared_data(self) -> DataSet:
-        _ = self.images  # what is wrong with them is said first
+        _ = self.images  # raises on invalid data before they are shared
         return mapped(self.data_set)
 
 
 def _answer_of(worker: WorkerProcess) -> Answer:
-    """Waits for what a function returns that a worker calls; WorkerGoneError if it ends before that."""
+    """Waits for the result of a function in a worker; raises WorkerGoneError if the worker ends first."""
     answer = None
     while not isinstance(answer, Answer):
         wait([worker], _PATIENCE)
@@ -388,7 +388,7 @@ def _answer_of(worker: WorkerProcess) -> Answer:
 
 
 def _started(images: tuple[DataSet, Place] | None, gpu: str | None) -> WorkerProcess:
-    """Starts a worker; UsageError if none can be started."""
+    """Starts a worker; raises UsageError if none can be started."""
     try:
         return WorkerProcess(images, gpu)
     except OSError as error:

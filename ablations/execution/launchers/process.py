@@ -1,8 +1,8 @@
-"""A worker process of this machine, from the driver's end: orders go through a pipe, and what it says comes back.
+"""The driver's side of a worker process on this machine: sends orders and receives messages through a pipe.
 
 On Linux, workers are forked from a server process that has imported torch (`forkserver`): a worker starts within a
-tenth of a second, and all of them share the memory of what was imported. The server has a single thread and does not
-initialise CUDA, so that forking it is safe. Elsewhere, each worker is started afresh (`spawn`).
+tenth of a second, and all workers share the memory of the imported modules. The server has a single thread and does not
+initialize CUDA, so that forking it is safe. On other systems, each worker is a new interpreter (`spawn`).
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _FORKS = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_sta
 _CONTEXT: ForkServerContext | SpawnContext = (
     multiprocessing.get_context("forkserver") if _FORKS else multiprocessing.get_context("spawn")
 )
-# What cells need of what takes seconds to import; torch imports its compiler when the first optimizer is made.
+# Modules used by cells that take seconds to import; torch imports its compiler with the first optimizer.
 _PRELOADED = ["torch._dynamo", "ablations.training.train", "ablations.training.probe", serve.__module__]
-_ATTEMPTS, _APART = 5, 0.5  # at starting a worker, and the seconds between them
-_END = 2.0  # seconds that a killed process may take to be gone
+_ATTEMPTS, _APART = 5, 0.5  # attempts to start a worker, and the seconds between them
+_END = 2.0  # seconds to wait for a killed process to end
 _started: WeakSet[WorkerProcess] = WeakSet()
-_ends_server = False  # whether the server will be ended with this process
+_ends_server = False  # whether the server is ended at exit of this process
 
 
 class WorkerGoneError(Exception):
     """A worker process has ended; the message gives the reason.
 
     Attributes:
-        signal: the number of the signal that ended it, 0 where it ended otherwise.
+        signal: the number of the signal that ended the process, otherwise 0.
     """
 
     def __init__(self, status: int | None) -> None:
@@ -55,10 +55,10 @@ class WorkerGoneError(Exception):
 
 
 def start_server() -> None:
-    """Starts the process that workers are forked from, if there is none; it imports torch in the background."""
+    """Starts the process from which workers are forked, unless it runs; it imports torch in the background."""
     if not _FORKS:
         return
-    quiet_profiler()  # read when torch is imported
+    quiet_profiler()  # takes effect when torch is imported
     _CONTEXT.set_forkserver_preload(_PRELOADED)
     with _blocked_signals():
         forkserver.ensure_running()
@@ -69,23 +69,24 @@ def start_server() -> None:
 
 
 def _end_server(owner: int) -> None:
-    """Ends the server and waits for it, so that the time of its workers counts as this process's, as in `time`."""
+    """Ends the server and waits for it, so that tools such as `time` include the CPU time of its workers."""
     if os.getpid() != owner:
         return
     for child in psutil.Process().children():
         with suppress(psutil.Error, ChildProcessError):
             if "multiprocessing.forkserver" in " ".join(child.cmdline()):
-                child.kill()  # it blocks the signals that end a process more gently
+                child.kill()  # it blocks SIGINT and SIGTERM
                 os.waitpid(child.pid, 0)
 
 
 class WorkerProcess:
-    """A worker process, started at once.
+    """A worker process; the constructor starts it.
 
     Args:
-        images: the data set, as `data.sharing.mapped` makes it, and what the worker is told of it; None for a worker
-            that only calls functions which need no images.
-        gpu: the only one that the worker sees, as CUDA_VISIBLE_DEVICES names it; None for all of this process.
+        images: the data set, as returned by `data.sharing.mapped`, and its description; None for a worker that only
+            calls functions without images.
+        gpu: the only GPU visible to the worker, in the notation of CUDA_VISIBLE_DEVICES; None for all GPUs of this
+            process.
 
     Raises:
         OSError: if no process can be started.
@@ -99,10 +100,10 @@ class WorkerProcess:
                 break
             except AssertionError as error:  # in a daemonic process
                 raise OSError(str(error)) from None
-            except (EOFError, ConnectionError) as error:  # the server was killed meanwhile; there will be another one
+            except (EOFError, ConnectionError) as error:  # the server was killed; the next attempt restarts it
                 if attempt + 1 == _ATTEMPTS:
                     raise OSError(f"the process that forks workers ended: {error}") from None
-                time.sleep(_APART)  # a killed process takes a moment to be gone
+                time.sleep(_APART)  # a killed process ends with a delay
         _started.add(self)
 
     def _start(self, images: tuple[DataSet, Place] | None) -> None:
@@ -110,7 +111,7 @@ class WorkerProcess:
         self._connection, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=serve, args=(theirs, images, self.gpu), daemon=True)
         try:
-            # A fork waits until the server has imported torch, meanwhile signals are to be answered.
+            # A fork waits until the server has imported torch; signals must be handled during the wait.
             with _no_main_module(), nullcontext() if _FORKS else _blocked_signals():
                 self._process.start()
         finally:
@@ -118,13 +119,13 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         assert self._process.pid is not None
         return self._process.pid
 
     @property
     def signs(self) -> tuple[Connection, int]:
-        """What becomes ready when it says something, and when it ends."""
+        """Two objects to wait for: the first is ready when the worker sends a message, the second when it ends."""
         return self._connection, self._process.sentinel
 
     @property
@@ -133,38 +134,38 @@ class WorkerProcess:
         return self._process.is_alive()
 
     def send(self, order: Order) -> None:
-        """Gives the worker an order; if it has ended, `receive` says so."""
+        """Sends the worker an order; if the worker has ended, `receive` raises."""
         with suppress(OSError):
             self._connection.send(order)
 
     def receive(self) -> Said | None:
-        """Returns what the worker says next, None where there is nothing to be read.
+        """Returns the next message of the worker; None if it has not sent any.
 
         Raises:
-            WorkerGoneError: if the worker has ended, and all that it said has been read.
+            WorkerGoneError: if the worker has ended and all its messages have been read.
         """
         try:
             if self._connection.poll():
-                said: Said = self._connection.recv()
-                return said
+                message: Said = self._connection.recv()
+                return message
             if self._process.is_alive():
                 return None
         except (EOFError, OSError):
             pass
         self._process.join(_END)
         status = self._process.exitcode
-        self.kill()  # where it has closed the pipe, or the server alone has ended
+        self.kill()  # the worker may have closed the pipe, or only the server may have ended
         raise WorkerGoneError(status)
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Kills the process."""
         self._process.kill()
         self._connection.close()
         self._process.join(_END)
 
 
 def wait(workers: Iterable[WorkerProcess], seconds: float) -> list[WorkerProcess]:
-    """Returns the workers that say something or have ended, as soon as there is one; none after so many seconds."""
+    """Waits for a message or the end of a worker; returns the ready workers, none after the timeout."""
     by_signs = {sign: worker for worker in workers for sign in worker.signs}
     ready = multiprocessing.connection.wait(list(by_signs), seconds)
     return list({id(by_signs[sign]): by_signs[sign] for sign in ready}.values())  # type: ignore[index]
@@ -175,16 +176,16 @@ def _kill_all() -> None:
         worker.kill()
 
 
-# Before multiprocessing waits for its processes, as what was registered last is called first.
+# Runs before multiprocessing joins its processes, as atexit calls the last registered function first.
 atexit.register(_kill_all)
 
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Blocks signals for processes that are started meanwhile, and postpones them for this one.
+    """Blocks SIGINT and SIGTERM for processes started in this context, and defers them in this process.
 
-    Ctrl-C goes to all processes of a terminal, and a batch system's SIGTERM to all of a job: they are the driver's to
-    answer.
+    Ctrl-C reaches all processes of a terminal, and a batch system's SIGTERM all processes of a job; only the driver
+    handles them.
     """
     resource_tracker.ensure_running()  # first, as it unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -198,7 +199,7 @@ def _blocked_signals() -> Iterator[None]:
 def _no_main_module() -> Iterator[None]:
     """Keeps multiprocessing from importing the main module in a new process.
 
-    It would run a script again that has no `if __name__ == "__main__"`. Nothing that workers get is defined there.
+    The import would rerun a script without `if __name__ == "__main__"`. Workers need no object of the main module.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

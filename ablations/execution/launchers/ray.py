@@ -1,10 +1,10 @@
-"""The launcher of many cells at once: each is a task of Ray (ray.io), on this machine or on those of a cluster.
+"""The launcher that trains cells as tasks of Ray (ray.io), on this machine or on a cluster.
 
-A task is a generator: what it yields comes to the driver as it happens, and when its worker or its machine goes away,
-that comes in place of the next word. The images lie in Ray's object store, once for each machine, and every worker
-process puts them on its device once. Workers touch neither Optuna nor MLflow nor the study's folder.
+A task is a generator: the driver receives each event when it is yielded, or an error if the worker or its machine is
+lost. Ray's object store holds the images once per machine, and every worker process copies them to its device once.
+Workers use neither Optuna nor MLflow nor the study's folder.
 
-A Ray that is started here listens on the loopback interface alone, and ends with the driver, however that ends.
+A Ray instance started here listens on the loopback interface only, and ends with the driver, even if that is killed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from ablations.execution.launchers.worker import OVERTIME, Returned, probe_varia
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
 from ablations.training.job import Job
 
-# Read when Ray is imported: nothing is sent to its makers, workers without GPUs are given no advice about them, and
-# what it says is not coloured.
+# Ray reads these at import: no usage statistics, no GPU warnings in workers without GPUs, no colored messages.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")
@@ -44,22 +43,22 @@ os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-_RECOUNTED = 1.0  # seconds after which it is counted anew how many cells there is room for
-_PATIENCE = 0.2  # seconds that words are waited for at a time
-_SPARE = 256 * MIB  # bytes of a local object store beside the images
+_RECOUNTED = 1.0  # seconds between updates of the number of cells that fit
+_PATIENCE = 0.2  # seconds per wait for events
+_SPARE = 256 * MIB  # bytes of a local object store in addition to the images
 _LOOPBACK = "127.0.0.1"
 
 
 @dataclass
 class _Task:
     job: Job
-    words: Any  # ray.ObjectRefGenerator
-    begun: float | None = None  # when it said its first word: before, it waits for room
+    stream: Any  # ray.ObjectRefGenerator
+    begun: float | None = None  # time of the first event; before that, the task waits for resources
 
 
 @dataclass(eq=False)
 class RayLauncher(Launcher):
-    """Trains cells as tasks of Ray; it is connected to, or started, when it is first needed."""
+    """Trains cells as tasks of Ray; joins the cluster or starts Ray on first use."""
 
     in_process = False
     is_local = False
@@ -76,7 +75,7 @@ class RayLauncher(Launcher):
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """How many cells there is room for at the moment; one at least, which waits for a machine to come back."""
+        """How many cells fit at present; at least one, which may wait for a machine to become available again."""
         self._connect()
         if time.monotonic() - self._counted > _RECOUNTED:
             total = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -87,7 +86,7 @@ class RayLauncher(Launcher):
         return max(1, min(self._room, self.config.workers or self._room))
 
     def prepare(self) -> str:
-        """Puts the images into the object store; says what they are and where they are kept."""
+        """Puts the images into the object store; returns a sentence on the images and their location."""
         self._connect()
         _ = self._data_ref
         where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
@@ -95,7 +94,7 @@ class RayLauncher(Launcher):
         return f"{self.describe_images()}; {size} {where}; {self.capacity} cells in parallel."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
-        """Takes steps with several variants at once, as they will be trained."""
+        """Probes several variants in parallel, as cells are trained in parallel."""
         if not variants:
             return {}
         self._connect()
@@ -116,7 +115,7 @@ class RayLauncher(Launcher):
         self._connect()
         task = ray.remote(**self._needs)(run_alone).remote(self.threads, function, *arguments)
         try:
-            while not ray.wait([task], timeout=_PATIENCE)[0]:  # a plain `get` would not let signals be handled
+            while not ray.wait([task], timeout=_PATIENCE)[0]:  # a plain `get` would block the handling of signals
                 pass
             result: Returned = ray.get(task)
         except RayTaskError as error:
@@ -130,38 +129,39 @@ class RayLauncher(Launcher):
         return result
 
     def start(self, job: Job) -> None:
-        """Hands a cell to Ray, which trains it where there is room."""
+        """Submits a cell to Ray, which trains it on a machine with free resources."""
         self._tasks[job.cell.key] = _Task(job, self._training.remote(job, self._load, self.place))
 
     def events(self) -> Iterator[tuple[str, Progress]]:
-        """Waits a moment for what workers say.
+        """Waits briefly for events of workers.
 
         Raises:
-            UsageError: if the cluster is gone. (Without its head Ray ends this process by itself, within a minute.)
+            UsageError: if the cluster no longer responds. (Ray ends this process itself within a minute of losing the
+                head node.)
         """
         if not self._tasks:
             return
-        by_words = {task.words: key for key, task in self._tasks.items()}
+        by_stream = {task.stream: key for key, task in self._tasks.items()}
         try:
-            ready, _ = ray.wait(list(by_words), num_returns=1, timeout=_PATIENCE, fetch_local=False)
+            ready, _ = ray.wait(list(by_stream), num_returns=1, timeout=_PATIENCE, fetch_local=False)
         except (RayError, OSError) as error:
             said = first_line(error)[:300]
             reason = f"the cluster no longer responds ({said}); the same command resumes when it does"
             raise UsageError("launcher", "ray", reason) from None
-        for words in ready:
-            key = by_words[words]
+        for stream in ready:
+            key = by_stream[stream]
             yield key, self._next(key)
         yield from self._overdue()
 
     def _next(self, key: str) -> Progress:
-        """Returns what a worker says next; its last word is a failure where the worker went away."""
+        """Returns the next event of a worker; a failure if the worker was lost."""
         task = self._tasks[key]
         task.begun = task.begun or time.monotonic()
         try:
-            event: Progress = ray.get(next(task.words))
+            event: Progress = ray.get(next(task.stream))
         except StopIteration:
             event = Failed(LOST, "its worker ended without a message.")
-        except OutOfMemoryError as error:  # Ray ended the worker, before the system would have ended anything
+        except OutOfMemoryError as error:  # Ray ended the worker before the system ran out of memory
             event = Failed(OUT_OF_MEMORY, first_line(error)[:300])
         except RayError as error:
             event = Failed(LOST, first_line(error)[:300])
@@ -170,32 +170,32 @@ class RayLauncher(Launcher):
         return event
 
     def _overdue(self) -> Iterator[tuple[str, Progress]]:
-        """Ends workers that do not notice themselves that their time is over."""
+        """Ends workers that do not stop by themselves at the time limit."""
         for key, task in list(self._tasks.items()):
             limit = task.job.seconds
             if limit and task.begun and time.monotonic() - task.begun > limit + OVERTIME:
-                ray.cancel(self._tasks.pop(key).words, force=True)
+                ray.cancel(self._tasks.pop(key).stream, force=True)
                 yield key, Failed(TIME_LIMIT, f"It exceeded limits.seconds={limit:g} and did not respond.")
 
     def stop(self, key: str) -> None:
-        """Ends a cell's task, with its worker."""
+        """Cancels the task of a cell."""
         task = self._tasks.pop(key, None)
         if task:
-            ray.cancel(task.words)
+            ray.cancel(task.stream)
 
     def close(self) -> None:
-        """Ends all tasks, and the Ray that was started here."""
+        """Ends all tasks, and a Ray instance that was started here."""
         if not self._is_connected:
             return
-        for key in list(self._tasks) if self.config.address else ():  # a Ray of our own ends with all its workers
-            ray.cancel(self._tasks[key].words, force=True)
+        for key in list(self._tasks) if self.config.address else ():  # a local Ray instance ends with all its workers
+            ray.cancel(self._tasks[key].stream, force=True)
         self._tasks = {}
         self._is_connected = False
         ray.shutdown()
 
     @cached_property
     def _data_ref(self) -> Any:
-        _ = self.images  # what is wrong with them is said first
+        _ = self.images  # raises on invalid data before they are shared
         return ray.put(with_pixels(self.data_set, _plain))
 
     @property
@@ -208,8 +208,8 @@ class RayLauncher(Launcher):
 
     @property
     def _needs(self) -> dict[str, Any]:
-        # Ray is not to begin lost cells again: the driver does, and counts. A process with a GPU trains one cell, as
-        # CUDA stays with the GPU that it has begun with, and the next cell may be given another one.
+        # The driver restarts lost cells and counts the retries, so Ray must not retry. A process with a GPU trains one
+        # cell only: CUDA keeps the GPU that it was initialized with, but the next cell may be assigned another one.
         return {
             "num_cpus": self.threads,
             "num_gpus": self._gpus,
@@ -219,10 +219,10 @@ class RayLauncher(Launcher):
         }
 
     def _connect(self) -> None:
-        """Joins the cluster, or starts a Ray of our own; UsageError if no machine of it can train a cell."""
+        """Joins the cluster or starts a local Ray; raises UsageError if no machine has the resources for a cell."""
         if self._is_connected:
             return
-        handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by one of its own
+        handler = signal.getsignal(signal.SIGTERM)  # Ray installs its own handler
         try:
             ray.init(**self._place(), log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -259,10 +259,10 @@ class RayLauncher(Launcher):
 
 
 def _fetch(references: Sequence[Any]) -> DataSet:
-    """Returns the data set that a list of one reference is to: one by itself Ray would replace by what it is to."""
+    """Returns the referenced data set; the reference is in a list, as Ray resolves references passed directly."""
     data: DataSet = ray.get(references[0])
     return data
 
 
 def _plain(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return pixels.view(np.ndarray)  # whose bytes Ray shares between the processes of a machine
+    return pixels.view(np.ndarray)  # Ray shares the bytes of plain arrays between the processes of a machine

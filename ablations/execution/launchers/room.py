@@ -1,4 +1,4 @@
-"""How many cells at once fit into memory: what one takes is measured in a worker process that trains for a moment."""
+"""Determines how many cells fit into memory in parallel, from the memory of worker processes that train briefly."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ablations.data import DataSet
 from ablations.execution.launchers.worker import Place, ProbeTask, probe_variant
 from ablations.training.events import Probe
 
-_SHARE = 0.9  # of the free memory that cells may take
+_SHARE = 0.9  # fraction of the free memory that cells may use
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Memory in MiB of a worker process that has taken steps.
+    """Memory in MiB of a worker process after training steps.
 
     Args:
-        own: of the process, without what it shares with other processes.
-        device: of the GPU, context and images included; 0 on the CPU.
-        device_free: what is left there; inf on the CPU.
+        own: main memory of the process that it does not share with other processes.
+        device: GPU memory, including the context and the images; 0 on the CPU.
+        device_free: free GPU memory; inf on the CPU.
     """
 
     own: float
@@ -32,27 +32,27 @@ class Usage:
 
 @dataclass(frozen=True)
 class Trial:
-    """What probing a variant came to, and what its worker took by then."""
+    """The result of probing a variant, and the memory of its worker afterwards."""
 
     probe: Probe | str
     usage: Usage
 
     @property
     def peak(self) -> float:
-        """Peak memory of a training step in MiB; 0 where it is not known."""
+        """Peak memory of a training step in MiB; 0 if unknown."""
         peak = self.probe.peak_memory_mib if isinstance(self.probe, Probe) else 0.0
         return 0.0 if math.isnan(peak) else peak
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many cells fit at once, and why not more.
+    """How many cells fit in parallel, and the memory that limits their number.
 
     Args:
-        fitting: cells; at least 1.
-        each: MiB that each takes, of what is short.
-        free: MiB that there are of that.
-        of: `memory` or `GPU memory`.
+        fitting: number of cells; at least 1.
+        each: MiB of the limiting memory per cell.
+        free: free MiB of the limiting memory.
+        of: the limiting memory, `memory` or `GPU memory`.
     """
 
     fitting: int
@@ -62,7 +62,7 @@ class Room:
 
 
 def try_variant(task: ProbeTask, load: Callable[[], DataSet], place: Place) -> Trial:
-    """Probes a variant in a worker process, and measures what the process takes afterwards."""
+    """Probes a variant in a worker process, then measures the memory of the process."""
     import psutil
 
     is_on_gpu = place.device == "cuda"
@@ -79,13 +79,13 @@ def try_variant(task: ProbeTask, load: Callable[[], DataSet], place: Place) -> T
 
 
 def find_room(free: float, trials: Sequence[Trial], largest: float, *, gpus: int) -> Room:
-    """Says how many cells fit at once.
+    """Returns how many cells fit in parallel.
 
     Args:
-        free: MiB of memory that were free before there was a worker.
-        trials: of all variants that were probed, first that of a worker when it was the only one.
-        largest: peak memory in MiB of the largest cell that is known.
-        gpus: that cells are trained on, all like the one that was tried, whose memory their peak is of; 0 on the CPU.
+        free: free memory in MiB before the first worker started.
+        trials: trials of all probed variants; the first one ran in the only worker.
+        largest: highest known peak memory of a cell in MiB; GPU memory if `gpus` is not 0.
+        gpus: number of GPUs for training, assumed to equal the probed one; 0 on the CPU.
     """
     if not gpus:
         return _room(max(max(0.0, trial.usage.own - trial.peak) for trial in trials) + largest, free, "memory")

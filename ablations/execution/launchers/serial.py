@@ -1,6 +1,6 @@
-"""The launcher that trains cells in this process, one after the other.
+"""The launcher that trains cells sequentially in this process.
 
-Where this process loses its GPU, as after an illegal memory access, what is left is done in a worker process.
+If this process loses its GPU, as after an illegal memory access, a worker process trains the remaining cells.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class SerialLauncher(Launcher):
-    """Trains cells in this process, one after the other; torch is imported when the first one needs it."""
+    """Trains cells sequentially in this process; torch is imported on first use."""
 
     _running: tuple[str, Iterator[Progress]] | None = None
-    _placed: tuple[View, DeviceImages] | None = None  # what the last cell saw, on the device
-    _successor: LocalLauncher | None = None  # which does what is left, where this process has lost its GPU
+    _placed: tuple[View, DeviceImages] | None = None  # the images of the last cell, on the device
+    _successor: LocalLauncher | None = None  # continues after this process lost its GPU
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,12 +39,12 @@ class SerialLauncher(Launcher):
             self._hand_over()
 
     def device_images(self, seed: int, split: Split) -> DeviceImages:
-        """Returns on the device what a cell with this seed and split sees."""
+        """Returns the images of a cell with this seed and split, on the device."""
         from ablations.data.device import on_device
 
         view = self.data_set.view(seed, split)
         if self._placed is None or self._placed[0] != view:
-            _ = self.images  # what is wrong with them is said first
+            _ = self.images  # raises on invalid data before they are copied
             keep_freed_memory()
             quiet_profiler()
             before = self._placed[1] if self._placed else None
@@ -53,14 +53,14 @@ class SerialLauncher(Launcher):
         return self._placed[1]
 
     def prepare(self) -> str:
-        """Imports torch and moves the data to the device; says what they are, how large, and where they are kept."""
+        """Imports torch and copies the data to the device; returns a sentence on the data, their size and location."""
         if self._successor:
             return self._successor.prepare()
         where = "on the device" if self._first_images.resident else "mapped from disk"
         return f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
-        """Takes steps with one variant after the other."""
+        """Probes the variants sequentially."""
         if not variants:
             return {}
         if self._successor:
@@ -97,7 +97,7 @@ class SerialLauncher(Launcher):
                 self._hand_over()
 
     def start(self, job: Job) -> None:
-        """Begins to train a cell; what is done is done while events are waited for."""
+        """Starts a cell; `events` trains it."""
         if self._successor:
             self._successor.start(job)
         else:
@@ -107,7 +107,7 @@ class SerialLauncher(Launcher):
         """Trains a cell."""
         try:
             images = self.device_images(job.cell.seed, job.cell.split)
-        except (RuntimeError, MemoryError) as error:  # of the device; what is wrong with the data is no cell's failure
+        except (RuntimeError, MemoryError) as error:  # device errors; invalid data is not a failure of the cell
             failure = failure_of(error)
         else:
             yield from work(job, images)
@@ -119,7 +119,7 @@ class SerialLauncher(Launcher):
         return self.device_images(self.design.seed(0), Split.TEST)
 
     def events(self) -> Iterator[tuple[str, Progress]]:
-        """Trains until the cell says something."""
+        """Trains the cell until its next event."""
         if self._successor:
             yield from self._successor.events()
             return
@@ -136,21 +136,21 @@ class SerialLauncher(Launcher):
         yield key, event
 
     def stop(self, key: str) -> None:
-        """Gives the cell up."""
+        """Stops the cell."""
         self._running = None
         if self._successor:
             self._successor.stop(key)
 
     def close(self) -> None:
-        """Gives up the cell in hand."""
+        """Stops the current cell."""
         self._running = None
         if self._successor:
             self._successor.close()
 
     def _hand_over(self) -> None:
-        """Has a worker process do what is left; the memory that this process has on its GPU stays taken."""
+        """Delegates further work to a worker process; the GPU memory of this process stays allocated."""
         self._successor = LocalLauncher(self.design, self.data, self.console, self.threads, LocalConfig(workers=1))
-        if "data_set" in vars(self):  # which need not be loaded again
+        if "data_set" in vars(self):  # avoids loading the data again
             self._successor.data_set = self.data_set
         self.in_process = False
 

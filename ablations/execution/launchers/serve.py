@@ -1,7 +1,7 @@
-"""The orders and answers of a worker process of this machine, and how it executes its orders.
+"""The main loop of a worker process on this machine, and the orders and answers that it exchanges with the driver.
 
-It trains its cells in turns. A thread waits for orders all the time: an order to stop is seen while cells are trained,
-and so is the end of the driver, however that ends, with which the worker ends itself.
+The worker interleaves the training steps of its cells. A thread receives orders concurrently, so that the worker stops
+cells during training and exits when the driver ends, even if the driver is killed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from ablations.training.job import Job
 
 @dataclass(frozen=True)
 class Train:
-    """An order to train a cell, beside others that it has; the worker answers with events, each with the cell's key."""
+    """An order to train a cell, concurrently with others; the worker sends events, each with the cell's key."""
 
     job: Job
 
 
 @dataclass(frozen=True)
 class Stop:
-    """An order to give up the cell of this key at its next step."""
+    """An order to stop the cell with this key at its next step."""
 
     key: str
 
 
 @dataclass(frozen=True)
 class Call:
-    """An order to call a function, pickled with its arguments; the worker answers with an `Answer`."""
+    """An order to call a function, pickled with its arguments; the worker sends an `Answer`."""
 
     pickled: bytes
     threads: int
@@ -51,7 +51,7 @@ class Call:
 
 @dataclass(frozen=True)
 class CallWithImages:
-    """An order to call a function that gets the data set, too: `function(task, load, place)`."""
+    """An order to call a function with the data set: `function(task, load, place)`."""
 
     function: Callable[[Any, Callable[[], DataSet], Place], Any]
     task: Any
@@ -59,9 +59,9 @@ class CallWithImages:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a function returned, or the error that it raised.
+    """The return value of a function, or the error that it raised.
 
-    `ends_process` is whether the worker can do nothing more on its GPU.
+    `ends_process` is whether the worker can no longer use its GPU.
     """
 
     value: Any = None
@@ -74,16 +74,16 @@ Said = tuple[str, Progress] | Answer
 
 
 def serve(connection: Connection, images: tuple[DataSet, Place] | None, gpu: str | None = None) -> None:
-    """Executes orders until the driver closes its end of the pipe, or ends; on the GPU that is named if one is."""
+    """Executes orders, on GPU `gpu` if given, until the driver closes its end of the pipe or ends."""
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before this process uses CUDA; what describes its GPU reads it, too
-    for number in SIGNALS:  # which are the driver's to answer
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # must precede CUDA; also read to identify the GPU
+    for number in SIGNALS:  # the driver handles them
         signal.signal(number, signal.SIG_IGN)
     orders: SimpleQueue[Order] = SimpleQueue()
     stopped: set[str] = set()
     threading.Thread(target=_listen, args=(connection, orders, stopped), daemon=True).start()
     cells = Turns()
-    with suppress(ConnectionError):  # the driver has ended, which the thread has seen, too
+    with suppress(ConnectionError):  # the driver has ended; the thread exits the process
         while True:
             while not cells or not orders.empty():
                 order = orders.get()
@@ -93,8 +93,8 @@ def serve(connection: Connection, images: tuple[DataSet, Place] | None, gpu: str
                     _answer(order, connection, images)
             while stopped:
                 cells.stop(stopped.pop())
-            for said in cells.take():
-                connection.send(said)
+            for message in cells.take():
+                connection.send(message)
 
 
 def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str]) -> None:
@@ -106,11 +106,11 @@ def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str
             else:
                 orders.put(order)
     except (EOFError, OSError):
-        os._exit(0)  # in the middle of a step, too
+        os._exit(0)  # even during a training step
 
 
 def _answer(order: Order, connection: Connection, images: tuple[DataSet, Place] | None) -> None:
-    """Calls the function of an order, and sends what it returned."""
+    """Calls the function of an order, and sends its result."""
     try:
         if isinstance(order, CallWithImages):
             value = order.function(order.task, *_given(images))
@@ -125,13 +125,13 @@ def _answer(order: Order, connection: Connection, images: tuple[DataSet, Place] 
 
 
 def _given(images: tuple[DataSet, Place] | None) -> tuple[Callable[[], DataSet], Place]:
-    assert images is not None  # as a worker without images gets no such order
+    assert images is not None  # a worker without images receives no such order
     data, place = images
     return lambda: data, place
 
 
 def _pickled_error(error: Exception) -> bytes:
-    """Pickles an error as an answer; where it cannot be unpickled, a RuntimeError with its type and message."""
+    """Pickles an error as an answer; if it cannot be unpickled, as a RuntimeError with its type and message."""
     error.add_note("".join(traceback.format_exception(error)))  # tracebacks themselves cannot be pickled
     ends_process = is_device_fault(error) or lost_device() is not None
     try:

@@ -1,7 +1,7 @@
-"""How many cells a process trains in parallel on a GPU: the number is measured with steps of untrained networks.
+"""Determines how many cells a process trains concurrently on a GPU, by timing steps of untrained networks.
 
-A small network leaves most of a GPU idle, so that several take more steps a second than one. At some number the GPU, or
-the CPU that launches their steps, is busy all the time, or memory is full.
+A small network leaves most of a GPU idle, so several networks take more steps per second in total than one. The gain
+ends when the GPU, or the CPU that launches the steps, is fully used, or when memory is full.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from ablations.data.device import DeviceImages
 
 _NUMBERS = (1, 2, 4, 8, 16, 32)
-_LEAST_GAIN = 1.1  # in steps a second, from twice as many cells, below which more are not tried
-_CLOSE = 0.95  # share of the most steps a second that a smaller number of cells suffices with
-_SHARE = 0.9  # of the free memory that cells may take
+_LEAST_GAIN = 1.1  # in steps per second from doubling the cells; a smaller gain ends the measurement
+_CLOSE = 0.95  # fraction of the highest steps per second that suffices for a smaller number of cells
+_SHARE = 0.9  # fraction of the free memory that cells may use
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Steps a second of so many cells together."""
+    """Total steps per second of a number of concurrent cells."""
 
     cells: int
     steps_per_second: float
 
 
 def best_number(rates: Sequence[Rate]) -> int:
-    """Returns the smallest number of cells whose steps a second are close to the most; 1 where there are no rates."""
+    """Returns the smallest number of cells close to the highest steps per second; 1 if `rates` is empty."""
     most = max((rate.steps_per_second for rate in rates), default=0.0)
     return min((rate.cells for rate in rates if rate.steps_per_second >= _CLOSE * most), default=1)
 
 
 def measure_rates(task: ProbeTask, load: Callable[[], DataSet], place: Place) -> list[Rate]:
-    """Measures the steps a second of 1, 2, 4, ... cells of a network, `task.seconds` each.
+    """Measures the steps per second of 1, 2, 4, ... cells of a network, for `task.seconds` each.
 
-    It ends where twice as many cells would not fit into memory, or gain little.
+    The measurement ends when twice as many cells would not fit into memory, or the last doubling gained little.
     """
     import torch
 
@@ -62,7 +62,7 @@ def measure_rates(task: ProbeTask, load: Callable[[], DataSet], place: Place) ->
         except (MemoryError, torch.OutOfMemoryError):
             break
         left = free_bytes(images.device)
-        if free - left > _SHARE * left:  # as many again would take as much as these
+        if free - left > _SHARE * left:  # twice as many cells would need this much again
             break
         if len(rates) > 1 and rates[-1].steps_per_second < _LEAST_GAIN * rates[-2].steps_per_second:
             break
@@ -70,7 +70,7 @@ def measure_rates(task: ProbeTask, load: Callable[[], DataSet], place: Place) ->
 
 
 def rate_of(cells: Sequence[Iterator[None]], images: DeviceImages, seconds: float) -> float:
-    """Returns the steps a second of cells that take turns for so many seconds."""
+    """Returns the steps per second of interleaved cells, measured for `seconds`."""
     from ablations.data.device import wait_for
 
     wait_for(images.device)
@@ -88,7 +88,7 @@ def _take_turn(cells: Sequence[Iterator[None]]) -> None:
 
 
 def _steps(task: ProbeTask, images: DeviceImages) -> Iterator[None]:
-    """Takes training steps as a cell does, without end."""
+    """Runs the training steps of a cell, without end."""
     from ablations.training.graphs import training_steps
     from ablations.training.isolation import isolated
     from ablations.training.learner import Learner
@@ -114,4 +114,4 @@ def _steps(task: ProbeTask, images: DeviceImages) -> Iterator[None]:
 def _warm_up() -> int:
     from ablations.training.graphs import WARM_UP
 
-    return WARM_UP + 2  # the capture and a step from it
+    return WARM_UP + 2  # in addition, the graph capture and one replay

@@ -1,7 +1,7 @@
-"""Several cells in one process: each takes a training step in its turn.
+"""Trains several cells in one process by interleaving their training steps.
 
-On a GPU a step is launched and not waited for, and each cell has a stream of its own, so that steps of several cells
-are computed at the same time. A cell's result does not depend on the others (`ablations.training.isolation`).
+On a GPU, steps are launched asynchronously and each cell has its own stream, so that the GPU computes the steps of
+several cells in parallel. The result of a cell does not depend on the other cells (`ablations.training.isolation`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from ablations.training.events import Failed, Finished, Progress, Step
 
-_STEPS_APART = 0.5  # seconds between steps of a cell that are reported
+_STEPS_APART = 0.5  # minimum seconds between reported steps of a cell
 
 
 class SeldomSteps:
-    """Selects the events of a cell that are reported: all but most of its steps."""
+    """Throttles the events of a cell: reports few of its steps and all other events."""
 
     def __init__(self) -> None:
         self._reported = 0.0
@@ -32,7 +32,7 @@ class SeldomSteps:
 
 
 class Turns:
-    """The cells that are trained in this process, by their keys."""
+    """The cells in training in this process, by key."""
 
     def __init__(self) -> None:
         self._cells: dict[str, tuple[Iterator[Progress], SeldomSteps]] = {}
@@ -41,15 +41,15 @@ class Turns:
         return len(self._cells)
 
     def begin(self, key: str, events: Iterator[Progress]) -> None:
-        """Adds a cell, whose events are taken one by one."""
+        """Adds a cell; advancing `events` trains it."""
         self._cells[key] = events, SeldomSteps()
 
     def stop(self, key: str) -> None:
-        """Gives a cell up, if it is trained here."""
+        """Stops a cell; ignores unknown keys."""
         self._cells.pop(key, None)
 
     def take(self) -> Iterator[tuple[str, Progress]]:
-        """Takes an event of each cell, and yields those that are reported; a cell's last one ends it."""
+        """Advances each cell by one event and yields the reported events; removes cells that ended."""
         for key, (events, reported) in list(self._cells.items()):
             event = next(events)
             if isinstance(event, (Finished, Failed)):

@@ -1,7 +1,7 @@
-"""What runs in worker processes, be they Ray's or this machine's: cells, probes and single functions.
+"""The tasks of worker processes, of Ray or of this machine: training cells, probing variants, calling functions.
 
-A worker touches neither Optuna nor MLflow nor the study's folder. It puts the images that its cells see on its device
-once, and again only for cells that see others.
+A worker uses neither Optuna nor MLflow nor the study's folder. It copies images to its device once, and again only for
+cells with other images.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 Returned = TypeVar("Returned")
 
-OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
+OVERTIME = 60.0  # seconds that a long step may exceed the time limit of a cell before its worker is killed
 
-# What this worker's last cell saw, on its device, and the data set that this is of.
+# The images of this worker's last cell, on its device, and their data set; empty before the first cell.
 _placed: list[tuple[Place, View, DataSet, DeviceImages]] = []
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which data set this is, how images are augmented, and where they go."""
+    """The data set (by fingerprint), its configuration including augmentation, and the device of the images."""
 
     fingerprint: str
     data: DataConfig
@@ -41,7 +41,7 @@ class Place:
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """What is probed of a variant, and how: as for `probe`."""
+    """A network to probe, its training recipe, and the duration and threads of the probe."""
 
     network: dict[str, Any]
     recipe: TrainConfig
@@ -51,7 +51,7 @@ class ProbeTask:
 
 
 def train_job(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[Progress]:
-    """Trains a job's cell, and yields its events without most of its steps; arguments as for `train_steps`."""
+    """Trains a job's cell as `train_steps` does, and yields its events, with few of its steps."""
     reported = SeldomSteps()
     for event in train_steps(job, load, place):
         if reported.reports(event):
@@ -59,17 +59,17 @@ def train_job(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[P
 
 
 def train_steps(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[Progress]:
-    """Trains a job's cell; `load` returns the data set if this process does not have it yet."""
+    """Trains a job's cell and yields its events; `load` returns the data set if this process lacks it."""
     try:
         yield from work(job, on_device_of(load, place, job.cell.seed, job.cell.split))
         return
-    except Exception as error:  # of placing the images, as a cell's own errors are told
+    except Exception as error:  # raised while copying the images; `work` yields the errors of training
         failure = failure_of(error)
     yield failure
 
 
 def probe_variant(task: ProbeTask, load: Callable[[], DataSet], place: Place) -> Probe | str:
-    """Estimates what a cell of a network costs."""
+    """Estimates the cost of a cell of a network."""
     from ablations.training.probe import probe_or_reason
 
     images = on_device_of(load, place, task.seed, Split.TEST)
@@ -77,7 +77,7 @@ def probe_variant(task: ProbeTask, load: Callable[[], DataSet], place: Place) ->
 
 
 def run_alone(threads: int, function: Callable[..., Returned], *arguments: object) -> Returned:
-    """Runs a function in a worker process that is set up as for a cell."""
+    """Runs a function with the process settings of a cell."""
     _set_up()
     import torch
 
@@ -86,12 +86,12 @@ def run_alone(threads: int, function: Callable[..., Returned], *arguments: objec
 
 
 def on_device_of(load: Callable[[], DataSet], place: Place, seed: int, split: Split) -> DeviceImages:
-    """Returns on this process's device what a cell sees; the pixels of a data set are put there for its first cell."""
+    """Returns the images of a cell on the device; copies the pixels of a data set for its first cell only."""
     _set_up()
     from ablations.data.device import on_device
 
     if not _placed or _placed[0][0] != place:
-        _placed.clear()  # before others are put there
+        _placed.clear()  # frees the device memory before the next copy
         data, before = load(), None
     else:
         _, view, data, before = _placed[0]

@@ -1,4 +1,4 @@
-"""Cells in real worker processes of this machine, which are killed in some of these tests, and so is their driver."""
+"""Tests of the local launcher with real worker processes; some tests kill the workers or the driver."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ FOREVER = ("train.epochs=5000", "device=cpu", "tracking.enabled=false", "launche
 
 
 def workers() -> list[psutil.Process]:
-    """The processes that train for this one."""
+    """The worker processes of this process."""
     return forked(psutil.Process())
 
 
@@ -75,12 +75,12 @@ def job_of(study: DrivenStudy, launcher: LocalLauncher, number: int = 0, **optio
     return Job(cells[number], launcher.recipe, **options)
 
 
-def heard(launcher: LocalLauncher, until: Callable[[Progress], bool]) -> list[tuple[str, Progress]]:
-    """Returns what is said up to an event of a kind."""
-    said: list[tuple[str, Progress]] = []
-    while not any(until(event) for _, event in said):
-        said += launcher.events()
-    return said
+def events_until(launcher: LocalLauncher, until: Callable[[Progress], bool]) -> list[tuple[str, Progress]]:
+    """Returns the events up to the first one that satisfies `until`."""
+    events: list[tuple[str, Progress]] = []
+    while not any(until(event) for _, event in events):
+        events += launcher.events()
+    return events
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -92,7 +92,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, "replicate"])
-def test_workers_give_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path: Path, seed: int | str) -> None:
+def test_workers_reproduce_the_serial_results_exactly(tmp_path: Path, seed: int | str) -> None:
     typed = (*TINY, f"data.seed={seed}")
     serial, expected = outcomes(tmp_path / "serial", SerialConfig(), *typed)
     local, predictions = outcomes(tmp_path / "local", TWO, *typed)
@@ -107,19 +107,19 @@ def test_workers_give_the_results_of_the_serial_launcher_to_the_last_digit(tmp_p
     assert workers() == []
 
 
-def in_turns(launcher: Launcher, cells: int = 3) -> LocalLauncher:
-    """Has a worker train several cells in turns, as on a GPU."""
+def with_concurrent_cells(launcher: Launcher, cells: int = 3) -> LocalLauncher:
+    """Sets how many cells a worker trains concurrently, as on a GPU."""
     assert isinstance(launcher, LocalLauncher)
     launcher.cells_per_worker = cells
     return launcher
 
 
-def test_cells_in_one_worker_have_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path: Path) -> None:
+def test_concurrent_cells_of_a_worker_reproduce_the_serial_results_exactly(tmp_path: Path) -> None:
     serial, expected = outcomes(tmp_path / "serial", SerialConfig(), *TINY, "data.seed=replicate")
     together = DrivenStudy(tmp_path, *TINY, "data.seed=replicate")
     processes = set()
     with launcher_of(together, LocalConfig(workers=1)) as launcher:
-        assert in_turns(launcher).capacity == 3
+        assert with_concurrent_cells(launcher).capacity == 3
         files = PredictionFiles(tmp_path / "predictions", "all")
         assert together.drive(launcher, predictions=files).failed == 0
         processes |= {worker.pid for worker in workers()}
@@ -130,56 +130,56 @@ def test_cells_in_one_worker_have_the_results_of_the_serial_launcher_to_the_last
     assert {environment["cells at once"] for environment in environments} == {"3"}
 
 
-def test_cells_in_one_worker_take_turns_and_one_that_fails_or_is_stopped_leaves_the_others(tmp_path: Path) -> None:
+def test_a_failed_or_stopped_cell_does_not_affect_concurrent_cells_of_its_worker(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=6")
-    with launcher_of(study, LocalConfig(workers=1)) as made:
-        launcher = in_turns(made, 4)
+    with launcher_of(study, LocalConfig(workers=1)) as local:
+        launcher = with_concurrent_cells(local, 4)
         jobs = [job_of(study, launcher, number) for number in range(4)]
-        (alone, *_), broken = heard_all(launcher, jobs[:1]), "much"
+        (alone, *_), broken = train_all(launcher, jobs[:1]), "much"
         jobs[1] = replace(jobs[1], recipe=replace(jobs[1].recipe, momentum=broken))  # type: ignore[arg-type]
         for job in jobs:
             launcher.start(job)
-        first = heard(launcher, lambda event: isinstance(event, Epoch))
+        first = events_until(launcher, lambda event: isinstance(event, Epoch))
         launcher.stop(jobs[2].cell.key)
-        said = first + heard_until_done(
+        events = first + events_until_done(
             launcher, [jobs[number].cell.key for number in (0, 1, 3) if not ended(first, jobs[number])]
         )
         assert len(workers()) == 1
-    ends = {key: event for key, event in said if isinstance(event, (Finished, Failed))}
+    ends = {key: event for key, event in events if isinstance(event, (Finished, Failed))}
     assert isinstance(ends[jobs[1].cell.key], Failed)
     assert isinstance(ends[jobs[3].cell.key], Finished)
     assert jobs[2].cell.key not in ends
     again = ends[jobs[0].cell.key]
     assert isinstance(again, Finished)
     assert timeless(again.result) == timeless(alone.result)
-    order = [key for key, event in said if isinstance(event, Epoch)]
-    assert order != sorted(order, key=order.index)  # epochs of one cell between those of another
+    order = [key for key, event in events if isinstance(event, Epoch)]
+    assert order != sorted(order, key=order.index)  # the epochs of the cells are interleaved
 
 
-def ended(said: list[tuple[str, Progress]], job: Job) -> bool:
-    return any(key == job.cell.key and isinstance(event, (Finished, Failed)) for key, event in said)
+def ended(events: list[tuple[str, Progress]], job: Job) -> bool:
+    return any(key == job.cell.key and isinstance(event, (Finished, Failed)) for key, event in events)
 
 
-def heard_until_done(launcher: LocalLauncher, keys: list[str]) -> list[tuple[str, Progress]]:
-    """Returns what is said up to the last word of each of these cells."""
-    said: list[tuple[str, Progress]] = []
+def events_until_done(launcher: LocalLauncher, keys: list[str]) -> list[tuple[str, Progress]]:
+    """Returns the events until each of these cells has ended."""
+    events: list[tuple[str, Progress]] = []
     while keys:
         news = list(launcher.events())
         keys = [
             key for key in keys if not any(key == of and isinstance(event, (Finished, Failed)) for of, event in news)
         ]
-        said += news
-    return said
+        events += news
+    return events
 
 
-def heard_all(launcher: LocalLauncher, jobs: list[Job]) -> list[Finished]:
+def train_all(launcher: LocalLauncher, jobs: list[Job]) -> list[Finished]:
     for job in jobs:
         launcher.start(job)
-    said = heard_until_done(launcher, [job.cell.key for job in jobs])
-    return [event for _, event in said if isinstance(event, Finished)]
+    events = events_until_done(launcher, [job.cell.key for job in jobs])
+    return [event for _, event in events if isinstance(event, Finished)]
 
 
-def test_a_killed_worker_costs_none_of_its_cells_and_changes_no_digit(tmp_path: Path) -> None:
+def test_concurrent_cells_of_a_killed_worker_are_retrained_with_identical_results(tmp_path: Path) -> None:
     calm, _ = outcomes(tmp_path / "calm", TWO, *TINY, *LONG)
     (tmp_path / "struck").mkdir()
     hit = DrivenStudy(tmp_path / "struck", *TINY, *LONG)
@@ -189,66 +189,66 @@ def test_a_killed_worker_costs_none_of_its_cells_and_changes_no_digit(tmp_path: 
             process.send_signal(signal.SIGKILL)
 
     with launcher_of(hit, LocalConfig(workers=1)) as launcher:
-        assert struck(hit, in_turns(launcher, 2), kill) == 0
+        assert struck(hit, with_concurrent_cells(launcher, 2), kill) == 0
     assert results(hit.store) == results(calm.store)
     assert [cell.outcome.get("lost") for cell in hit.store.cells() if cell.outcome] == [1, 1]
 
 
-def test_a_cell_that_runs_out_of_memory_beside_others_is_tried_again_with_fewer_and_not_in_smaller_batches(
+def test_a_cell_out_of_memory_beside_others_is_retried_with_fewer_concurrent_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
-    with launcher_of(study, LocalConfig(workers=1)) as made:
-        launcher = in_turns(made, 4)
+    with launcher_of(study, LocalConfig(workers=1)) as local:
+        launcher = with_concurrent_cells(local, 4)
         jobs = [job_of(study, launcher, number) for number in range(2)]
         for job in jobs:
             launcher.start(job)
         short = Failed(OUT_OF_MEMORY, "CUDA out of memory.")
         receive = WorkerProcess.receive
 
-        def short_of_memory(self: WorkerProcess) -> Any:
-            said = receive(self)
-            return (said[0], short) if isinstance(said, tuple) and isinstance(said[1], Epoch) else said
+        def receive_out_of_memory(self: WorkerProcess) -> Any:
+            message = receive(self)
+            return (message[0], short) if isinstance(message, tuple) and isinstance(message[1], Epoch) else message
 
-        monkeypatch.setattr(WorkerProcess, "receive", short_of_memory)
-        said = heard(launcher, lambda event: isinstance(event, Failed))
-        key, failed = said[-1]
+        monkeypatch.setattr(WorkerProcess, "receive", receive_out_of_memory)
+        events = events_until(launcher, lambda event: isinstance(event, Failed))
+        key, failed = events[-1]
         assert isinstance(failed, Failed)
         assert failed.kind == LOST
         assert worded("launcher.beside", others="1 other cell", left="1 cell") in failed.reason
         assert launcher.capacity == 1
         assert len(workers()) == 1
-        said = heard(launcher, lambda event: isinstance(event, Failed))
-        assert said[-1][0] != key
-        assert said[-1][1] == short  # alone, it takes too much itself
+        events = events_until(launcher, lambda event: isinstance(event, Failed))
+        assert events[-1][0] != key
+        assert events[-1][1] == short  # without other cells, the failure is its own
 
 
 @pytest.mark.parametrize(
     ("device", "workers_asked", "asked", "cells"),
     [("cpu", 2, 8, 2), ("cuda", 1, 8, 8), ("cuda", 0, 8, 8), ("cuda", 2, 3, 6), ("cuda", 2, "auto", 2)],
 )
-def test_only_on_a_gpu_a_worker_trains_several_cells(
+def test_a_worker_trains_several_cells_only_on_a_gpu(
     tmp_path: Path, device: str, workers_asked: int, asked: int | str, cells: int
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY)
-    # Without variants nothing is measured.
+    # Without variants, no rates are measured.
     design = replace(study.design, protocol=study.design.protocol | {"device": device}, variants=())
     config = LocalConfig(workers=workers_asked, cells_per_gpu=asked)
     assert LocalLauncher(design, study.config.data, config=config).capacity == cells
 
 
-def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path: Path) -> None:
+def test_progress_arrives_during_training_and_weights_at_the_end(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, TWO) as launcher:
         events = progress_of(launcher, job_of(study, launcher, keeps_weights=True))
     epochs = [(when, event) for when, event in events if isinstance(event, Epoch)]
     assert [event.epoch for _, event in epochs] == list(range(40))
-    assert epochs[-1][0] - epochs[0][0] > 0.1  # and not all of them at the end
+    assert epochs[-1][0] - epochs[0][0] > 0.1  # not all epochs arrive at the end
     assert any(type(event).__name__ == "Learnt" for _, event in events)
 
 
 @pytest.mark.parametrize("victim", ["worker", "fork server"])
-def test_a_killed_process_costs_no_cell_and_changes_no_digit(tmp_path: Path, victim: str) -> None:
+def test_cells_are_retrained_with_identical_results_after_a_process_is_killed(tmp_path: Path, victim: str) -> None:
     calm, _ = outcomes(tmp_path / "calm", TWO, *TINY, *LONG)
     (tmp_path / "struck").mkdir()
     hit = DrivenStudy(tmp_path / "struck", *TINY, *LONG)
@@ -269,7 +269,7 @@ def test_a_killed_process_costs_no_cell_and_changes_no_digit(tmp_path: Path, vic
         assert worded("launcher.killed", signal="SIGKILL") in hit.said.getvalue()
 
 
-def test_after_a_kill_for_lack_of_memory_fewer_cells_are_trained_at_once(
+def test_an_out_of_memory_kill_reduces_the_number_of_parallel_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
@@ -280,10 +280,10 @@ def test_after_a_kill_for_lack_of_memory_fewer_cells_are_trained_at_once(
             launcher.start(job_of(study, launcher, number))
         reasons = []
         for _ in range(2):
-            heard(launcher, lambda event: isinstance(event, Epoch))
+            events_until(launcher, lambda event: isinstance(event, Epoch))
             next(worker for worker in workers() if is_running(worker)).kill()
             kills[0] += 1
-            _, failure = heard(launcher, lambda event: isinstance(event, Failed))[-1]
+            _, failure = events_until(launcher, lambda event: isinstance(event, Failed))[-1]
             assert isinstance(failure, Failed)
             reasons.append((failure.kind, failure.reason))
             assert launcher.capacity == 1
@@ -291,7 +291,7 @@ def test_after_a_kill_for_lack_of_memory_fewer_cells_are_trained_at_once(
         assert all(worded("launcher.short") in reason for _, reason in reasons)
 
 
-def test_a_cell_that_is_given_up_leaves_its_worker_to_others(tmp_path: Path) -> None:
+def test_the_worker_of_a_pruned_cell_trains_other_cells(tmp_path: Path) -> None:
     study = PrunedStudy(tmp_path, *TINY, *LONG, "replicates=2")
     with launcher_of(study, LocalConfig(workers=1)) as launcher:
         assert study.drive(launcher).failed == 0
@@ -300,20 +300,20 @@ def test_a_cell_that_is_given_up_leaves_its_worker_to_others(tmp_path: Path) -> 
     assert states == {("none", CellState.FINISHED), ("groups=4", CellState.PRUNED)}
 
 
-def test_a_worker_that_hangs_is_killed_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_worker_is_killed_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ablations.execution.launchers.local.OVERTIME", 0.0)
     study = DrivenStudy(tmp_path, *TINY, *LONG, "train.epochs=100000")
     with launcher_of(study, LocalConfig(workers=1)) as launcher:
         launcher.start(job_of(study, launcher, seconds=3.0))
         (worker,) = workers()
         worker.suspend()
-        ((_, failure),) = heard(launcher, lambda event: isinstance(event, Failed))
+        ((_, failure),) = events_until(launcher, lambda event: isinstance(event, Failed))
         assert isinstance(failure, Failed)
         assert failure.kind == TIME_LIMIT
         wait_until(lambda: not is_running(worker))
 
 
-def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path) -> None:
+def test_an_error_in_a_worker_fails_its_cell(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, "replicates=1")
     with launcher_of(study, TWO) as launcher:
         launcher.recipe.momentum = "much"  # type: ignore[assignment]
@@ -334,23 +334,23 @@ def test_each_worker_sees_one_of_the_gpus(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(found.values()) == {"7", "4"}
 
 
-def test_a_worker_takes_the_place_of_one_that_was_killed_on_its_gpu(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_on_the_same_gpu(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, *LONG, "replicates=2")
     with launcher_of(study, LocalConfig(workers=2)) as launcher:
         launcher.gpus = ["7", "4"]
         for number in range(2):
             launcher.start(job_of(study, launcher, number))
-        heard(launcher, lambda event: isinstance(event, Epoch))
+        events_until(launcher, lambda event: isinstance(event, Epoch))
         first, second = launcher.busy_gpus
         workers()[0].kill()
-        heard(launcher, lambda event: isinstance(event, Failed))
+        events_until(launcher, lambda event: isinstance(event, Failed))
         (left,) = launcher.busy_gpus
         launcher.start(job_of(study, launcher, 2))
         assert {first, second} == {"7", "4"} == set(launcher.busy_gpus)
         assert left in launcher.busy_gpus
 
 
-def test_a_worker_that_has_lost_its_gpu_is_replaced_and_its_cell_is_trained_again(tmp_path: Path) -> None:
+def test_a_worker_that_loses_its_gpu_is_replaced_and_its_cell_retrained(tmp_path: Path) -> None:
     calm, _ = outcomes(tmp_path / "calm", LocalConfig(workers=1), *TINY, "replicates=1")
     (tmp_path / "struck").mkdir()
     study = DrivenStudy(tmp_path / "struck", *TINY, "replicates=1")
@@ -366,7 +366,7 @@ def test_a_worker_that_has_lost_its_gpu_is_replaced_and_its_cell_is_trained_agai
     assert [cell.outcome.get("lost", 0) for cell in study.store.cells() if cell.outcome] == [1, 0, 0]
 
 
-def test_a_failed_assertion_on_the_gpu_is_the_failure_of_its_cell_alone(tmp_path: Path) -> None:
+def test_a_failed_assertion_on_the_gpu_fails_only_its_cell(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, "replicates=1")
     with launcher_of(study, LocalConfig(workers=1)) as launcher:
         launcher.recipe.momentum = Faulty.of(launcher.recipe.momentum, ASSERTION, tmp_path / "raised")
@@ -375,7 +375,7 @@ def test_a_failed_assertion_on_the_gpu_is_the_failure_of_its_cell_alone(tmp_path
     assert states == [CellState.FAILED, CellState.FINISHED, CellState.FINISHED]
 
 
-def test_a_worker_that_has_lost_its_gpu_alone_or_probing_is_replaced(
+def test_a_worker_that_loses_its_gpu_in_a_function_or_a_probe_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY)
@@ -389,7 +389,7 @@ def test_a_worker_that_has_lost_its_gpu_alone_or_probing_is_replaced(
             found = launcher.probe(study.design.variants[:1], 0.0)
         assert list(found.values()) == [ILLEGAL_ACCESS]
         assert isinstance(launcher.probe(study.design.variants[:1], 0.0)["none"], Probe)
-        assert len(workers()) == 2  # with the one that runs functions
+        assert len(workers()) == 2  # including the worker that runs functions
 
 
 def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_path: Path) -> None:
@@ -409,13 +409,13 @@ def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_pat
         assert launcher.alone(threads_and_process, 10)[0] == 12
 
 
-def test_a_function_alone_needs_no_images(tmp_path: Path) -> None:
+def test_a_function_runs_without_images(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, "data=cifar10", f"data.root={tmp_path / 'none'}")
     with launcher_of(study, TWO) as launcher:
         assert launcher.alone(threads_and_process, 0)[0] == 1
 
 
-def test_an_interrupt_ends_what_runs_alone(tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_function_in_a_worker(tmp_path: Path) -> None:
     with launcher_of(DrivenStudy(tmp_path, *TINY), TWO) as launcher:
         launcher.alone(threads_and_process, 0)
         (worker,) = workers()
@@ -429,7 +429,7 @@ def test_an_interrupt_ends_what_runs_alone(tmp_path: Path) -> None:
         wait_until(lambda: not is_running(worker))
 
 
-def test_variants_are_probed_in_as_many_workers_as_will_train(tmp_path: Path) -> None:
+def test_variants_are_probed_in_as_many_workers_as_train_cells(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY)
     with launcher_of(study, TWO) as launcher:
         launcher.expect(6, float("nan"))
@@ -439,7 +439,7 @@ def test_variants_are_probed_in_as_many_workers_as_will_train(tmp_path: Path) ->
     assert all(isinstance(probe, Probe) for probe in found.values())
 
 
-def test_no_more_workers_probe_than_there_are_cells(tmp_path: Path) -> None:
+def test_probing_uses_no_more_workers_than_cells(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY)
     with launcher_of(study, TWO) as launcher:
         launcher.expect(1, float("nan"))
@@ -450,7 +450,7 @@ def test_no_more_workers_probe_than_there_are_cells(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cores", "threads", "asked", "capacity"), [(8, 1, 0, 8), (8, 3, 0, 2), (2, 4, 0, 1), (2, 1, 5, 5), (8, 1, 1, 1)]
 )
-def test_there_are_as_many_slots_as_cores_for_them_or_as_were_asked_for(
+def test_capacity_is_the_configured_workers_or_follows_from_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, asked: int, capacity: int
 ) -> None:
     monkeypatch.setattr("ablations.common.machine.available_cores", lambda: cores)
@@ -460,28 +460,28 @@ def test_there_are_as_many_slots_as_cores_for_them_or_as_were_asked_for(
         assert launcher.capacity == capacity
 
 
-def test_memory_limits_how_many_cells_there_are_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limits_the_number_of_parallel_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ablations.common.machine.available_cores", lambda: 1000)
     monkeypatch.setattr("ablations.common.machine.available_memory", lambda: 2**30)
     study = DrivenStudy(tmp_path, *TINY)
     with launcher_of(study, LocalConfig()) as launcher:
-        launcher.expect(1000, 300.0)  # MiB, of a stored cell
+        launcher.expect(1000, 300.0)  # MiB, peak of a stored cell
         assert 1 <= launcher.capacity <= 3
         assert worded("launcher.fitting", of="memory") in launcher.prepare()
 
 
-def test_more_cells_at_once_than_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_parallel_cells_than_fit_into_memory_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ablations.common.machine.available_memory", lambda: 2**30)
     study = DrivenStudy(tmp_path, *TINY)
     with launcher_of(study, LocalConfig(workers=40)) as launcher:
         launcher.expect(1000, 300.0)
         with pytest.raises(UsageError, match=refusal("launcher.workers=40", "launcher.too_many", number=40)):
             launcher.probe(study.design.variants, 0.0)
-        launcher.expect(1, 300.0)  # never more than there are cells to train
+        launcher.expect(1, 300.0)  # capped by the number of cells to train
         assert launcher.capacity >= 1
 
 
-def test_a_script_without_a_guard_is_not_run_again_in_workers(tmp_path: Path) -> None:
+def test_workers_do_not_rerun_a_script_without_a_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     typed = [*TINY, "replicates=1", "device=cpu", "launcher=auto", "launcher.workers=2", "tracking.enabled=false",
              f"results_dir={tmp_path}", "predictions=off", "weights=off"]  # fmt: skip
@@ -498,7 +498,7 @@ def test_a_script_without_a_guard_is_not_run_again_in_workers(tmp_path: Path) ->
 
 
 def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    """Starts a run in a process group of its own, as a terminal does, and waits until cells are trained."""
+    """Starts a run in a new session, as a terminal does, and waits until two cells are in training."""
     arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, *FOREVER, *overrides, f"results_dir={folder}"]
     process = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -517,7 +517,7 @@ def running(folder: Path) -> int:
     return int(count)
 
 
-def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
+def test_all_processes_of_a_killed_driver_end(tmp_path: Path) -> None:
     with begin(tmp_path) as process:
         driver = psutil.Process(process.pid)
         wait_until(lambda: len(forked(driver)) == 2)
@@ -530,7 +530,7 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_all_processes_ends_them_and_is_the_drivers_to_answer(
+def test_the_driver_handles_a_signal_to_all_processes_and_all_end(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     with begin(tmp_path, "retries=0") as process:

@@ -1,4 +1,4 @@
-"""Cells as tasks of a real Ray of two workers, which is started for these tests, and killed at in some of them."""
+"""Tests of the Ray launcher with a real Ray instance of two workers; some tests kill workers."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def ray_config() -> RayConfig:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray is started once: launchers of these tests leave it running, as they do a cluster's."""
+    """Starts Ray once; the launchers of these tests leave it running, as they do with a cluster."""
     study = DrivenStudy(tmp_path_factory.mktemp("ray"), *TINY)
-    launcher_of(study, ray_config)  # imports Ray as the suite does
+    launcher_of(study, ray_config)  # imports Ray with the settings of the launcher
     import ray
 
     init = ray.init
@@ -67,14 +67,12 @@ def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def workers() -> list[psutil.Process]:
-    """The processes that train for this one."""
+    """The worker processes of this process."""
     return ray_workers(psutil.Process().children(recursive=True))
 
 
 @pytest.mark.parametrize("seed", [0, "replicate"])
-def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(
-    tmp_path: Path, ray_config: RayConfig, seed: int | str
-) -> None:
+def test_ray_reproduces_the_serial_results_exactly(tmp_path: Path, ray_config: RayConfig, seed: int | str) -> None:
     typed = (*TINY, f"data.seed={seed}")
     serial, expected = outcomes(tmp_path / "serial", SerialConfig(), *typed)
     ray, predictions = outcomes(tmp_path / "ray", ray_config, *typed)
@@ -83,23 +81,23 @@ def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(
     assert results(ray.store) == results(serial.store)
     cells = ray.store.cells()
     images = {(cell.replicate, cell.outcome["images"]) for cell in cells if cell.outcome}
-    assert len(images) == 2  # the same for all variants of a replicate
+    assert len(images) == 2  # all variants of a replicate have the same images
     assert len({fingerprint for _, fingerprint in images}) == (1 if seed == 0 else 2)
     environments = [cell.outcome["environment"] for cell in cells if cell.outcome]
     assert {environment["cells at once"] for environment in environments} == {"2"}
 
 
-def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path: Path, ray_config: RayConfig) -> None:
+def test_progress_arrives_during_training_and_weights_at_the_end(tmp_path: Path, ray_config: RayConfig) -> None:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
         launcher.prepare()
-        heard = progress_of(launcher, Job(next(study.design.cells()), launcher.recipe, keeps_weights=True))
-    epochs = [(when, event) for when, event in heard if isinstance(event, Epoch)]
+        events = progress_of(launcher, Job(next(study.design.cells()), launcher.recipe, keeps_weights=True))
+    epochs = [(when, event) for when, event in events if isinstance(event, Epoch)]
     assert [event.epoch for _, event in epochs] == list(range(40))
-    assert epochs[-1][0] - epochs[0][0] > 0.1  # and not all of them at the end
+    assert epochs[-1][0] - epochs[0][0] > 0.1  # not all epochs arrive at the end
 
 
-def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
+def test_workers_share_one_copy_of_the_images_in_the_object_store(
     tmp_path: Path, ray_config: RayConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
@@ -117,11 +115,11 @@ def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
         (reference,) = references
         images = ray.get(reference).images(0, Split.TEST)
     assert images.fingerprint == launcher.images.fingerprint
-    assert not images.train.pixels.flags.writeable  # the store's own bytes, not a copy of them
+    assert not images.train.pixels.flags.writeable  # the bytes of the object store, not a copy
     assert (images.train.pixels == launcher.images.train.pixels).all()
 
 
-def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_config: RayConfig) -> None:
+def test_cells_of_a_killed_worker_are_retrained_with_identical_results(tmp_path: Path, ray_config: RayConfig) -> None:
     for name in ("calm", "struck"):
         (tmp_path / name).mkdir()
     calm, hit = (DrivenStudy(tmp_path / name, *TINY, *LONG) for name in ("calm", "struck"))
@@ -143,7 +141,7 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_
     assert sum(lost) in (1, 2)
 
 
-def test_a_cell_that_is_given_up_ends_and_leaves_its_worker_to_others(tmp_path: Path, ray_config: RayConfig) -> None:
+def test_the_worker_of_a_pruned_cell_trains_other_cells(tmp_path: Path, ray_config: RayConfig) -> None:
     study = PrunedStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
         before = children()
@@ -153,7 +151,7 @@ def test_a_cell_that_is_given_up_ends_and_leaves_its_worker_to_others(tmp_path: 
     assert states == {"none": CellState.FINISHED, "groups=4": CellState.PRUNED}
 
 
-def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path, ray_config: RayConfig) -> None:
+def test_an_error_in_a_worker_fails_its_cell(tmp_path: Path, ray_config: RayConfig) -> None:
     study = DrivenStudy(tmp_path, *TINY, "replicates=1")
     with launcher_of(study, ray_config) as launcher:
         launcher.recipe.momentum = "much"  # type: ignore[assignment]
@@ -175,7 +173,7 @@ def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_pat
             launcher.alone(die)
 
 
-def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config: RayConfig) -> None:
+def test_ray_listens_only_on_the_loopback_interface(tmp_path: Path, ray_config: RayConfig) -> None:
     with launcher_of(DrivenStudy(tmp_path, *TINY), ray_config) as launcher:
         launcher.prepare()
         processes = psutil.Process().children(recursive=True)
@@ -194,12 +192,12 @@ def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config:
     [
         ({"CPU": 64.0, "GPU": 8.0}, 1.0, 0, 8),
         ({"CPU": 64.0, "GPU": 8.0}, 0.25, 0, 32),
-        ({"CPU": 64.0, "GPU": 8.0}, 0.1, 0, 64),  # of which each needs a core
+        ({"CPU": 64.0, "GPU": 8.0}, 0.1, 0, 64),  # limited by one core per cell
         ({"CPU": 64.0, "GPU": 8.0}, 2.0, 3, 3),
-        ({"CPU": 2.0}, 1.0, 0, 1),  # which waits for a GPU to come back
+        ({"CPU": 2.0}, 1.0, 0, 1),  # the cell waits for a GPU to become available again
     ],
 )
-def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
+def test_cells_share_gpus_as_configured_and_each_process_trains_one_cell(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     resources: dict[str, float],

@@ -1,4 +1,4 @@
-"""The serial launcher on data that differ between cells: what each of them sees, and what is said of it."""
+"""Tests of the serial launcher with images that differ between cells, and after the loss of the GPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def launcher_of(*overrides: str) -> SerialLauncher:
     return SerialLauncher(make_design(config), config.data, Console(quiet=True))
 
 
-def test_a_selection_is_trained_without_its_validation_images_and_evaluated_on_them() -> None:
+def test_a_selection_cell_trains_without_validation_images_and_is_evaluated_on_them() -> None:
     launcher = launcher_of(*SMALL, "sweep=search", "data.validation=0.25")
     variant = launcher.design.variants[0]
     result, selection = (launcher.design.cell(variant, 0, split) for split in (Split.TEST, Split.VALIDATION))
@@ -40,7 +40,7 @@ def test_a_selection_is_trained_without_its_validation_images_and_evaluated_on_t
     assert worded("run.validation", images=10) in launcher.prepare()
 
 
-def test_replicates_of_a_subset_share_their_pixels_and_differ_in_their_images(tmp_path: Path) -> None:
+def test_replicates_of_a_subset_share_pixels_and_use_different_images(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree", train=6, val=2)
     typed = [f"data.root={tree}", f"data.cache={tmp_path / 'cache'}", "data.train_per_class=2", "data.seed=replicate"]
     launcher = launcher_of("device=cpu", "train.batch_size=4", "data=imagenet_subset", *typed)
@@ -62,7 +62,7 @@ def test_replicates_of_a_subset_share_their_pixels_and_differ_in_their_images(tm
         ),
     ],
 )
-def test_a_split_that_cannot_be_made_or_trained_on_is_refused_before_anything_is_trained(
+def test_an_impossible_or_too_small_split_is_rejected_before_training(
     overrides: list[str], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -77,7 +77,7 @@ def test_a_function_runs_alone_in_this_process_with_the_threads_of_the_study() -
         launcher.alone(fail, "planted")
 
 
-def test_a_function_that_loses_the_gpu_is_the_last_in_this_process() -> None:
+def test_functions_run_in_another_process_after_one_loses_the_gpu() -> None:
     with closing(launcher_of(*SMALL)) as launcher:
         with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
             launcher.alone(raise_fault)
@@ -85,10 +85,8 @@ def test_a_function_that_loses_the_gpu_is_the_last_in_this_process() -> None:
 
 
 @pytest.mark.parametrize("begins", [False, True])
-def test_what_a_process_without_its_gpu_has_left_is_done_in_another(
-    monkeypatch: pytest.MonkeyPatch, begins: bool
-) -> None:
-    """Whoever met the error may have caught it, in an earlier study or while networks were probed."""
+def test_another_process_takes_over_after_the_loss_of_the_gpu(monkeypatch: pytest.MonkeyPatch, begins: bool) -> None:
+    """An earlier study or a probe may have caught the error, so the launcher itself must detect the loss."""
     launcher = launcher_of(*SMALL)
     _ = launcher.images
     with monkeypatch.context() as patch:

@@ -23,13 +23,13 @@ def test_cells_are_advanced_by_an_event_each_until_they_end() -> None:
     cells = Turns()
     cells.begin("a", cell("a", 1, closed))
     cells.begin("b", cell("b", 2, closed))
-    said = []
+    events = []
     while cells:
-        said += [(key, getattr(event, "text", "end")) for key, event in cells.take()]
-    assert said == [("a", "a0"), ("b", "b0"), ("a", "end"), ("b", "b1"), ("b", "end")]
+        events += [(key, getattr(event, "text", "end")) for key, event in cells.take()]
+    assert events == [("a", "a0"), ("b", "b0"), ("a", "end"), ("b", "b1"), ("b", "end")]
 
 
-def test_a_cell_that_is_stopped_is_closed_and_says_nothing_more() -> None:
+def test_a_stopped_cell_is_closed_and_yields_no_further_events() -> None:
     closed: list[str] = []
     cells = Turns()
     for name in "ab":
@@ -41,7 +41,7 @@ def test_a_cell_that_is_stopped_is_closed_and_says_nothing_more() -> None:
     assert [key for key, _ in cells.take()] == ["b"]
 
 
-def test_of_the_steps_of_each_cell_one_in_half_a_second_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_step_per_cell_and_half_second_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock:
         now = 100.0
 
@@ -58,8 +58,8 @@ def test_of_the_steps_of_each_cell_one_in_half_a_second_is_reported(monkeypatch:
     cells = Turns()
     cells.begin("a", steps())
     cells.begin("b", steps())
-    heard = []
+    reported = []
     for _ in range(12):
-        heard += [(key, event.done) for key, event in cells.take() if isinstance(event, Step)]
+        reported += [(key, event.done) for key, event in cells.take() if isinstance(event, Step)]
         clock.now += 0.125
-    assert heard == [(key, done) for done in (0, 4, 8) for key in "ab"]
+    assert reported == [(key, done) for done in (0, 4, 8) for key in "ab"]
