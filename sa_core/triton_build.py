@@ -1,7 +1,7 @@
-"""Whether Triton can be used here, found out without importing it.
+"""Checks whether Triton can be used on this machine, without importing it.
 
-Triton builds a C extension when a kernel is first launched on a GPU (`triton.runtime.build`), which takes a C compiler
-and Python's headers. Without them that launch raises in the middle of whatever is computed, so it is found out before.
+Triton builds a C extension at the first launch of a kernel on a GPU (`triton.runtime.build`), which requires a C
+compiler and Python's headers. Without them the launch raises in the middle of a computation, so they are checked first.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _SOURCE = '#include <Python.h>\nPyObject *nothing(void) { return PyUnicode_FromString(""); }\n'
-_PATIENCE = 60.0  # seconds that a compiler may take
+_PATIENCE = 60.0  # timeout of the compiler, in seconds
 
 
 def reason_against_triton() -> str | None:
-    """Returns why Triton's kernels cannot be launched on a GPU, as a clause; None where they can.
+    """Returns the reason why Triton's kernels cannot be launched on a GPU, as a clause; None if they can.
 
-    In Triton's interpreter (`TRITON_INTERPRET=1`) nothing is built.
+    Triton's interpreter (`TRITON_INTERPRET=1`) does not build anything.
     """
     if find_spec("triton") is None:
         return "triton is not installed"
@@ -33,14 +33,14 @@ def reason_against_triton() -> str | None:
 
 @cache
 def reason_against_building() -> str | None:
-    """Returns why no C extension can be built, as a clause; None where one can, which is tried (0.1 s).
+    """Returns the reason why C extensions cannot be built, as a clause; None after a successful test build (0.1 s).
 
-    The compiler is the one that Triton chooses: the program that CC names, gcc, or clang.
+    The compiler is chosen as in Triton: the program in CC, otherwise gcc or clang.
     """
     compiler = os.environ.get("CC", shutil.which("gcc") or shutil.which("clang"))
     if compiler is None:
         return "Triton needs a C compiler, but none was found (CC, gcc, clang)"
-    # Debian's own scheme has the folder of packages that pip installs, without headers.
+    # Debian's default scheme, posix_local, points to /usr/local, which does not contain the headers.
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
     headers = sysconfig.get_paths(scheme)["include"]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,17 +1,17 @@
-"""Errors after which a process can use its GPU no more.
+"""Detects CUDA errors after which the process can no longer use its GPU.
 
 After an illegal memory access, a failed device-side assertion or a hardware error the CUDA context is lost: every later
-call of CUDA in the process fails with the same error (CUDA Runtime API, section "Data types used by CUDA Runtime",
-`cudaErrorIllegalAddress` and the like: "To continue using CUDA, the process must be terminated and relaunched"). Too
-little memory, a wrong argument or a missing kernel leaves the context as it was.
+CUDA call of the process fails with the same error (CUDA Runtime API, section "Data types used by CUDA Runtime",
+`cudaErrorIllegalAddress` and similar errors: "To continue using CUDA, the process must be terminated and relaunched").
+Out-of-memory errors, invalid arguments and missing kernels do not affect the context.
 """
 
 from __future__ import annotations
 
 import sys
 
-# As cudaGetErrorString has them; torch and Triton quote it.
-_ASSERTION = "device-side assert triggered"  # torch's hint behind every error of CUDA speaks of assertions, too
+# Phrases of cudaGetErrorString, which torch and Triton quote.
+_ASSERTION = "device-side assert triggered"  # the whole phrase: torch's hint after any CUDA error mentions assertions
 _FAULTS = (
     _ASSERTION,
     "illegal memory access",
@@ -30,12 +30,12 @@ _FAULTS = (
 
 
 def is_device_fault(error: BaseException) -> bool:
-    """Whether an error of torch (`torch.AcceleratorError`, a RuntimeError) or Triton says that the context is lost."""
+    """Whether an error of torch (`torch.AcceleratorError`, a RuntimeError) or Triton means that the context is lost."""
     return isinstance(error, RuntimeError) and _names(str(error), _FAULTS)
 
 
 def is_assertion(error: BaseException) -> bool:
-    """Whether an error is a failed assertion of a kernel, such as an index out of range; it fails again if retried."""
+    """Whether an error is a failed assertion in a kernel, such as an index out of range; a retry would fail again."""
     return isinstance(error, RuntimeError) and _names(str(error), (_ASSERTION,))
 
 
@@ -45,9 +45,9 @@ def _names(text: str, phrases: tuple[str, ...]) -> bool:
 
 
 def lost_device() -> RuntimeError | None:
-    """Returns the error of CUDA if this process has used it and can do so no more, otherwise None.
+    """Returns the CUDA error if this process has lost its CUDA context, otherwise None; synchronizes with the device.
 
-    An error may have been caught by whoever met it first; what follows need not name it. Waits for the device.
+    The original error may have been caught earlier, and the current exception need not mention it.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():

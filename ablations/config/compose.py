@@ -99,7 +99,7 @@ def _checked(config: DictConfig, selected: dict[str, str], overrides: Sequence[O
         # The question in the sweep's file is about the file's factors.
         factors = ", ".join(flatten(result.sweep.factors) or result.sweep.variants)
         result.sweep.question = f"What is the effect of {factors}?"
-    result.sweep.question = " ".join(result.sweep.question.split("\n")).strip()  # may have several lines in a file
+    result.sweep.question = " ".join(result.sweep.question.split("\n")).strip()  # a file may have a multi-line question
     check_sentence("sweep.question", result.sweep.question)
     result.study = normalize("NFC", result.study or study_name(result, selected["train"]))
     if result.recipes:
@@ -139,7 +139,7 @@ def parse_override(argument: str) -> Override:
     """Parses an override with a single value, such as `train.epochs=3`; list options accept `a,b` for `[a,b]`.
 
     Raises:
-        UsageError: if it cannot be parsed, or has several values for an option of one.
+        UsageError: if it cannot be parsed, or has several values for an option with a single value.
     """
     override = read_override(argument)
     if override.is_sweep_override():
@@ -193,7 +193,7 @@ def read_override(argument: str) -> Override:
 
 
 def _apply_override(config: DictConfig, override: Override) -> None:
-    """Sets or removes an option; raises a UsageError if it is unknown or cannot have the value."""
+    """Sets or removes an option; raises a UsageError if the option is unknown or the value is invalid."""
     key = override.key_or_group
     free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
     if override.is_delete():
@@ -231,7 +231,7 @@ def _apply_override(config: DictConfig, override: Override) -> None:
 
 
 def _delete(config: DictConfig, override: Override, *, is_free: bool) -> None:
-    """Removes a factor, variant or range; if a value is given, it must be that of the entry."""
+    """Removes a factor, variant or range; if the override has a value, it must equal the entry's value."""
     key, value = override.key_or_group, override.value()
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if is_free and key not in _FREE else None
@@ -264,7 +264,7 @@ def _is_number(text: str) -> bool:
 
 
 def _of_another_launcher(key: str, value: Any, owners: Sequence[str], chosen: str) -> UsageError:
-    """Returns the error for an option of other launchers than the selected one."""
+    """Returns the error for an option that the selected launcher does not have."""
     listed = " and ".join(f"launcher={name}" for name in owners)
     options = ", ".join(f"launcher.{name}" for name in options_of_launcher(chosen)) or "none"
     reason = f"is an option of {listed}, but launcher={chosen} is selected; its options: {options}"
@@ -274,7 +274,7 @@ def _of_another_launcher(key: str, value: Any, owners: Sequence[str], chosen: st
 def _as_declared(config: DictConfig, path: str, value: Any, override: Override) -> Any:
     """Converts a value to the declared type of its option.
 
-    Text options keep the text as typed (`study=007`, `study=true`), switches accept only 0 and 1 of all numbers,
+    Text options keep the text as typed (`study=007`, `study=true`), switches accept 0 and 1 but no other numbers,
     percentages may end with a percent sign, and `export=csv` means `export=[csv]`.
     """
     parent, _, last = path.rpartition(".")
@@ -289,7 +289,7 @@ def _as_declared(config: DictConfig, path: str, value: Any, override: Override) 
     if hint is str and isinstance(value, (bool, int, float)):
         return str(override.input_line).partition("=")[2].strip()
     if hint == (float | str) and type(value) is int:
-        return float(value)  # as OmegaConf does for options without words
+        return float(value)  # as OmegaConf converts values of float options
     if get_origin(hint) is list and isinstance(value, str) and not value.startswith("${"):
         return [value]
     return value
@@ -322,7 +322,7 @@ def _check_interpolations(config: DictConfig) -> None:
 
 
 def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields dotted name and text of each reference."""
+    """Yields the dotted name and the text of each reference."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _interpolations(value, f"{path}.{key}" if path else str(key))

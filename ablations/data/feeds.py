@@ -1,8 +1,8 @@
-"""Where a training step gets its batch from: a stream of batches, or buffers on the device that it selects from.
+"""The batches of a training step: streamed to the device, or selected from buffers on the device.
 
-Both give the same batches, bit for bit. A step that is captured in a CUDA graph reads the same addresses each time, so
-what changes from step to step is copied there before the step (`StreamedBatches`), or selected within the step by a
-position that is itself a tensor (`ResidentBatches`), which costs the CPU nothing.
+Both give bitwise equal batches. A step that is captured in a CUDA graph reads the same addresses each time. Its batch
+is either copied there before the step (`StreamedBatches`), or selected within the step by a position that is a tensor
+(`ResidentBatches`), without work for the CPU.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Feed(ABC):
     """The training batches of a cell.
 
     Args:
-        images: the data set on its device.
-        batch_size: of training.
-        seed: of order and augmentation.
+        images: the data set, on the device.
+        batch_size: batch size of training.
+        seed: the seed of data order and augmentation.
     """
 
     def __init__(self, images: DeviceImages, batch_size: int, seed: int) -> None:
@@ -35,23 +35,23 @@ class Feed(ABC):
 
     @abstractmethod
     def advance(self) -> None:
-        """Fetches the next batch of the epoch; to be called before each step, and not part of it."""
+        """Fetches the next batch of the epoch; call it before each step and outside of a captured step."""
 
     @abstractmethod
     def batch(self, position: Tensor) -> Batch:
         """Returns the batch of a step: pixels (B, 3, H, W) and labels (B,).
 
         Args:
-            position: int64 of shape (), on the device: number of the step within its epoch.
+            position: index of the step within its epoch, int64 of shape (), on the device.
         """
 
 
 class StreamedBatches(Feed):
-    """Batches that are made outside of the step, as those read from disk or changed by RandAugment are.
+    """Batches that are prepared outside of the step, such as images from disk or images with RandAugment.
 
     Args:
         images, batch_size, seed: as for `Feed`.
-        is_static: whether each batch is copied to the same addresses.
+        is_static: whether every batch is copied to the same addresses, for a captured step.
     """
 
     def __init__(self, images: DeviceImages, batch_size: int, seed: int, *, is_static: bool = False) -> None:
@@ -83,7 +83,7 @@ class StreamedBatches(Feed):
 
 
 class ResidentBatches(Feed):
-    """Batches that the step itself selects and augments, of pixels on the device and draws in buffers of an epoch."""
+    """Batches that the step selects and augments, from pixels and the augmentation draws of an epoch on the device."""
 
     def __init__(self, images: DeviceImages, batch_size: int, seed: int) -> None:
         super().__init__(images, batch_size, seed)
@@ -92,7 +92,7 @@ class ResidentBatches(Feed):
 
     @staticmethod
     def reason_against(images: DeviceImages) -> str | None:
-        """Returns why a step cannot select these images itself, as a clause; None where it can."""
+        """Returns the reason why this feed cannot be used for a data set, as a clause; None if it can."""
         if not images.resident:
             return "the images are read from disk"
         if images.augmentation.randaugment is not None:
@@ -109,7 +109,7 @@ class ResidentBatches(Feed):
             self._buffers[name].copy_(values)
 
     def advance(self) -> None:
-        """Does nothing: a position selects the batch."""
+        """Does nothing, as the position selects the batch."""
 
     def batch(self, position: Tensor) -> Batch:
         """Selects and augments the batch at a position."""
@@ -119,4 +119,4 @@ class ResidentBatches(Feed):
         return self._images.gather(rows, drawn), labels
 
 
-_ROWS, _LABELS = "rows", "labels"  # beside the names of an augmentation's draws
+_ROWS, _LABELS = "rows", "labels"  # buffer names in addition to those of the augmentation draws

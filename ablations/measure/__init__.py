@@ -1,1 +1,1 @@
-"""What a module or a network costs: time, memory, complexity and energy. Knows nothing of training."""
+"""Measures the cost of modules and networks: time, memory, complexity and energy; independent of training."""

@@ -1,7 +1,7 @@
-"""Calls replayed as CUDA graphs: the time that the GPU takes, without that in which Python starts its kernels.
+"""Captures calls as CUDA graphs, to measure the time on the GPU without launch overhead from Python.
 
-An eager call is timed as a user meets it. Where its kernels are shorter than their launches from Python, that measures
-the host. A captured call is started by the driver in one go (CUDA Programming Guide, "CUDA Graphs").
+The time of an eager call is the one in ordinary use. If its kernels are shorter than their launches from Python, it
+measures the host. The driver launches all kernels of a captured call at once (CUDA Programming Guide, "CUDA Graphs").
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Callable
 
 import torch
 
-_WARM_UPS = 3  # calls before one is captured: the first ones compile, choose algorithms and allocate
+_WARM_UPS = 3  # calls before the capture: the first ones compile, choose algorithms and allocate memory
 
 
 class Replay:
-    """A call that was captured. It computes with the tensors of then, which it keeps alive with the call."""
+    """A captured call; it reads and writes the tensors of the capture, which it keeps alive."""
 
     def __init__(self, act: Callable[[], object], graph: torch.cuda.CUDAGraph) -> None:
         self._act, self._graph = act, graph
 
     def __call__(self) -> None:
-        """Queues what the call did when it was captured, on the current stream."""
+        """Queues the captured work on the current stream."""
         self._graph.replay()
 
 
@@ -28,11 +28,11 @@ def captured(act: Callable[[], object], warm_ups: int = _WARM_UPS) -> Replay:
     """Calls a function `warm_ups` times, and captures the next call as a CUDA graph without running it.
 
     Args:
-        act: queues work on the current CUDA device, always the same, and waits for nothing.
-        warm_ups: calls on a stream of their own, at least one.
+        act: queues the same work on the current CUDA device in each call, and does not synchronize with it.
+        warm_ups: number of calls before the capture, on a separate stream; at least one is made.
 
     Raises:
-        RuntimeError: if there is no CUDA device, or the work cannot be captured, as where it waits for a result.
+        RuntimeError: if there is no CUDA device, or the work cannot be captured, for example because it synchronizes.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("a call can be captured on a CUDA device only")

@@ -1,23 +1,23 @@
-"""What one forward pass does, counted operation by operation: the multiply-adds of papers, and what they leave out.
+"""Counts the operations of a forward pass: multiply-adds as reported in papers, and the operations that papers omit.
 
-Counted is what PyTorch runs (aten operations, seen by a `TorchDispatchMode`), not what modules say of themselves, so
-functional calls count as modules do, and a module of any make can be counted. On meta tensors nothing is computed.
+The counter intercepts the aten operations that PyTorch executes (with a `TorchDispatchMode`). It therefore includes
+functional calls and supports any module. On meta tensors nothing is computed.
 
-The multiply-adds are in the convention of `flops_counter.py` of PytorchInsight (an early ptflops), which the papers of
-SGE, ECA and SA-Net used:
+Multiply-adds follow the convention of `flops_counter.py` of PytorchInsight (an early ptflops), which was used for the
+papers of SGE, ECA and SA-Net:
 
-    convolution     a multiply-add for each weight and place it is applied to, one for each output where there is a bias
-    matrix product  a multiply-add for each weight and row; the bias of a linear layer is not counted
-    batch norm      2 an element, 1 without weight and bias
-    ReLU            1 an element, also of its relatives
-    pooling         1 an element of the input, average or maximum, global or not
+    convolution     1 per weight and position to which it is applied, and 1 per output element if there is a bias
+    matrix product  1 per weight and row; the bias of a linear layer is not counted
+    batch norm      2 per element, 1 without weight and bias
+    ReLU            1 per element, also for leaky ReLU, PReLU, ELU and ReLU6
+    pooling         1 per element of the input, for average and maximum, global or not
 
-That counter has hooks on 2-d modules alone. Here every operation of a kind counts: functional pooling, which is any
-mean or maximum over both spatial dimensions, convolutions in one dimension, and products of two feature maps.
+That counter has hooks only on 2-d modules. Here every operation of a kind counts: functional pooling, which is any
+mean or maximum over both spatial dimensions, 1-d convolutions, and products of two feature maps.
 
-All else is uncounted, which is not to say free: additions, multiplications, gates, copies, one for each element that
-comes out; reductions other than pooling, one for each element that goes in; group and layer norm as batch norm. An
-operation that no table here has is uncounted under its own name.
+All other operations are reported as uncounted: additions, multiplications, gates and copies with 1 per output element,
+reductions other than pooling with 1 per input element, group and layer norm like batch norm. An operation without a
+rule is uncounted under its own name.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ COUNTED = ("convolution", "matrix product", "batch norm", "ReLU", "pooling")
 
 @dataclass
 class LayerCount:
-    """What the operations of one call of a module do, without those of the modules inside it.
+    """Counts of one call of a module, without the operations of its submodules.
 
     Args:
-        path: of the module, as `layer1.0.conv1`; empty for the whole.
-        kind: its class, as `Conv2d`.
-        shape: of its (first) output.
-        operations: how many of each kind for an image: the kinds in `COUNTED`, and all others.
-        moved_bytes: what the operations read and write for the whole batch.
+        path: path of the module, such as `layer1.0.conv1`; empty for the whole.
+        kind: class of the module, such as `Conv2d`.
+        shape: shape of its (first) output.
+        operations: number of operations per image, by kind: the kinds in `COUNTED`, and all others.
+        moved_bytes: bytes that the operations read and write for the whole batch.
     """
 
     path: str
@@ -62,22 +62,22 @@ class LayerCount:
 
     @property
     def multiply_adds(self) -> float:
-        """Those of an image, as papers count them."""
+        """Multiply-adds per image, as counted in papers."""
         return sum(operations for kind, operations in self.operations.items() if kind in COUNTED)
 
     @property
     def uncounted(self) -> float:
-        """Operations on single elements of an image that papers do not count."""
+        """Elementwise operations per image that papers do not count."""
         return sum(operations for kind, operations in self.operations.items() if kind not in COUNTED)
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a forward pass does: the sum of what its layers do, as `LayerCount` has it.
+    """Counts of a forward pass: the sums over its layers.
 
     Args:
-        layers: a row for each call of a module that has operations of its own, in the order of the first of them.
-        least_bytes: what had to be read and written for the whole batch if all were one operation: inputs, outputs,
+        layers: one entry per call of a module that executes operations itself, in order of execution.
+        least_bytes: bytes to read and write for the whole batch if all operations were fused into one: inputs, outputs,
             parameters and buffers, once each.
     """
 
@@ -86,7 +86,7 @@ class Complexity:
 
     @property
     def operations(self) -> Mapping[str, float]:
-        """How many of each kind for an image."""
+        """Number of operations per image, by kind."""
         total: defaultdict[str, float] = defaultdict(float)
         for layer in self.layers:
             for kind, operations in layer.operations.items():
@@ -95,52 +95,52 @@ class Complexity:
 
     @property
     def multiply_adds(self) -> float:
-        """Those of an image: a whole number unless images share work, as on weights alone."""
+        """Multiply-adds per image; an integer unless images share work, such as operations on weights only."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def uncounted(self) -> float:
-        """Those of an image."""
+        """Elementwise operations per image that papers do not count."""
         return sum(layer.uncounted for layer in self.layers)
 
     @property
     def uncounted_kinds(self) -> Mapping[str, float]:
-        """The same, by kind."""
+        """The uncounted operations per image, by kind."""
         return {kind: operations for kind, operations in self.operations.items() if kind not in COUNTED}
 
     @property
     def moved_bytes(self) -> int:
-        """What the operations read and write for the whole batch, one by one, nothing fused and nothing in a cache.
+        """Bytes that the operations read and write for the whole batch, without fusion and without caches.
 
-        Each reads its distinct tensors and writes its results; of an expanded tensor, the elements that there are.
-        Views move nothing; an operation in place reads and writes.
+        Each operation reads its distinct tensors and writes its results; of an expanded tensor only the stored elements
+        count. Views move nothing; an in-place operation reads and writes.
         """
         return sum(layer.moved_bytes for layer in self.layers)
 
 
 def count_operations(module: nn.Module, *inputs: Tensor) -> Complexity:
-    """Counts what one forward pass in evaluation mode does, and leaves the module as it was.
+    """Counts the operations of one forward pass in evaluation mode; the state of the module does not change.
 
     Args:
         module: any module, on the CPU, a GPU or the meta device, where nothing is computed.
-        *inputs: what it is called with, on its device; the first has the images along its first dimension.
+        *inputs: its inputs, on the same device; the first dimension of the first input is the batch.
 
     Raises:
-        ValueError: if there is no image.
+        ValueError: if the batch is empty.
     """
     if not inputs or not inputs[0].dim() or not len(inputs[0]):
         raise ValueError(f"inputs: there is no image to count for, got {[tuple(tensor.shape) for tensor in inputs]}")
     counter = _Counter()
     with ExitStack() as stack:
         for path, part in module.named_modules():
-            # The first to run on the way in, the last on the way out: what other hooks do is done within the module.
+            # The first pre-hook and the last hook to run, so that operations of other hooks count for the module.
             stack.enter_context(part.register_forward_pre_hook(partial(counter.enter, path), prepend=True))
             stack.enter_context(part.register_forward_hook(counter.leave))
-            if isinstance(part, ShuffleAttention):  # a kernel does the same in one operation, of which nothing is known
+            if isinstance(part, ShuffleAttention):  # a fused kernel is one operation without a rule
                 stack.callback(part.fuse, part.fused)
                 part.fuse("off")
         stack.enter_context(mode(module, training=False))
-        # In inference mode operations arrive before they are taken apart: linear, not addmm.
+        # In inference mode, operations are intercepted before decomposition: linear instead of addmm.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(counter)
@@ -167,18 +167,19 @@ def _each_input(kind: str) -> _Rule:
 
 def _convolution(arguments: _Arguments, out: Tensor) -> tuple[str, int]:
     x, weight, bias, *_, transposed, _, _ = arguments
-    # A weight's first dimension is that of the outputs, or, transposed, of the inputs: each of them uses one row.
+    # The first dimension of the weight is the output channels, or, if transposed, the input channels: each element of
+    # the output, or of the input, uses one row of the weight.
     places = x.numel() if transposed else out.numel()
     return "convolution", places * weight.shape[1:].numel() + (0 if bias is None else out.numel())
 
 
 def _matrix_product(arguments: _Arguments, _: Tensor) -> tuple[str, int]:
-    left, right = arguments[-2:]  # what comes before them is added
+    left, right = arguments[-2:]  # for addmm and baddbmm, the first argument is the added tensor
     return "matrix product", left.numel() * right.shape[-1]
 
 
 def _norm(kind: str, weight: int) -> _Rule:
-    """Returns the rule of a norm whose weight is the argument of that index."""
+    """Returns the rule of a norm; `weight` is the index of the weight among its arguments."""
     return lambda arguments, out: (kind, out.numel() * (1 if arguments[weight] is None else 2))
 
 
@@ -189,7 +190,7 @@ def _mean_or_maximum(arguments: _Arguments, _: Tensor) -> tuple[str, int]:
 
 
 _aten = torch.ops.aten
-# Besides the map they give out statistics, which in evaluation are empty, except on the meta device.
+# They also return statistics, which are empty in evaluation mode, except on the meta device.
 _BATCH_NORMS = (
     _aten.native_batch_norm,
     _aten.cudnn_batch_norm,
@@ -219,12 +220,12 @@ _RULES: Mapping[OpOverloadPacket[..., Any], _Rule] = {
     )
     for packet in packets
 }
-# Neither read nor write, and are not known as views (`OpOverload.is_view`).
+# Operations that neither read nor write, but are not marked as views (`OpOverload.is_view`).
 _FREE = (_aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty)
 
 
 class _Counter(TorchDispatchMode):
-    """Sees every operation, and books it to the innermost module that runs, for the whole batch."""
+    """Intercepts every operation and adds it to the innermost running module, for the whole batch."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -233,8 +234,7 @@ class _Counter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Nothing that is counted is compiled, so torch's compiler need not be told to keep out: importing it for that
-        # takes 150 MiB and a second.
+        # Nothing is compiled while counting. True would import torch's compiler, which takes 150 MiB and a second.
         return False
 
     def enter(self, path: str, module: nn.Module, _inputs: object) -> None:
@@ -273,6 +273,6 @@ def _tensors(tree: object) -> Iterator[Tensor]:
 
 
 def _extent(tensor: Tensor) -> int:
-    """Returns the bytes of the elements that there are, which `expand` repeats without storing them."""
+    """Returns the bytes of the stored elements; `expand` repeats elements without storing them."""
     stored = prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
     return stored * tensor.element_size()

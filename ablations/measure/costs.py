@@ -1,4 +1,4 @@
-"""What networks cost, as plain numbers that can be stored and sent anywhere; made by `ablations.training.cost`."""
+"""The cost of networks, as plain numbers that can be stored; measured by `ablations.training.cost`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PLAIN = "plain network"  # the backbone without attention, which the others are timed against
+PLAIN = "plain network"  # the backbone without attention, the baseline of all ratios
 MODES = ("train", "test")  # a training step, inference
-CAPTURED = "captured_"  # before a mode: replayed as a CUDA graph
+CAPTURED = "captured_"  # prefix of a mode: replayed as a CUDA graph
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How long a batch takes, in milliseconds, and the log of each copy's time over the plain network's."""
+    """Milliseconds per batch, and for each copy the log of its time relative to the plain network."""
 
     ms: float
     log_ratios: tuple[float, ...]
@@ -21,11 +21,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What a network takes, or why that is not known (`failed`).
+    """The cost of a network, or the reason why it could not be measured (`failed`).
 
-    The memory is the most that a training step has allocated at a time, weights and optimizer included. Speeds are of
-    training steps and of inference, for batches of the same size; None where they were not measured. `train` and `test`
-    are of calls launched from Python, `captured_train` and `captured_test` of their replays as CUDA graphs.
+    The memory is the peak of a training step, including weights and optimizer. Speeds are of training steps and of
+    inference, for batches of the same size; None if not measured. `train` and `test` are of calls launched from Python,
+    `captured_train` and `captured_test` of their replays as CUDA graphs.
     """
 
     parameters: int = 0
@@ -38,20 +38,20 @@ class NetworkCost:
 
 
 def as_stored(costs: Mapping[str, NetworkCost]) -> dict[str, Any]:
-    """Returns plain values, as JSON keeps them."""
+    """Returns plain values that JSON can store."""
     return {name: {key: _plain(value) for key, value in vars(cost).items()} for name, cost in costs.items()}
 
 
 def from_stored(stored: Mapping[str, Any]) -> dict[str, NetworkCost]:
-    """Reads what `as_stored` returns."""
+    """Reads the values that `as_stored` returns."""
 
-    def speed(known: Mapping[str, Any] | None) -> Speed | None:
-        return None if known is None else Speed(known["ms"], tuple(known["log_ratios"]))
+    def speed(values: Mapping[str, Any] | None) -> Speed | None:
+        return None if values is None else Speed(values["ms"], tuple(values["log_ratios"]))
 
-    # Studies of before there were captured times have none.
+    # Studies of earlier versions have no captured times.
     keys = [f"{prefix}{mode}" for prefix in ("", CAPTURED) for mode in MODES]
     return {
-        name: NetworkCost(**{**known, **{key: speed(known.get(key)) for key in keys}}) for name, known in stored.items()
+        name: NetworkCost(**{**cost, **{key: speed(cost.get(key)) for key in keys}}) for name, cost in stored.items()
     }
 
 

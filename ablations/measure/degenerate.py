@@ -1,4 +1,4 @@
-"""Degenerate attention modules of networks: what `sa_core` finds at each place, without what is intended."""
+"""Finds degenerate attention modules of networks at each insertion point, except those that are intended."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class DegenerateModule:
-    """A degenerate module of a variant, at all places where it gets maps of one shape.
+    """A degenerate module of a variant, for all insertion points with the same shape of feature maps.
 
     Attributes:
         variant: the variant's name.
         network: its settings.
-        places: where the module is, from the input of the network to its output.
-        shape: C, H and W of the maps that it gets.
-        findings: in which ways it is degenerate.
+        places: the insertion points, from the input of the network to its output.
+        shape: C, H and W of the module's input.
+        findings: the ways in which the module is degenerate.
     """
 
     variant: str
@@ -42,8 +42,8 @@ class DegenerateModule:
 class DegeneracyProbe:
     """Finds the degenerate modules of variants on square images of `side` pixels.
 
-    Each distinct module is built and probed once, on the CPU, with maps of the shape that it gets in its network. The
-    shapes come from a forward pass of the backbone, one for each backbone and position.
+    Each distinct module is built and probed once, on the CPU, with inputs of the shape that it has in its network. One
+    forward pass for each backbone and position determines the shapes.
     """
 
     side: int
@@ -68,19 +68,19 @@ class DegeneracyProbe:
         ]
 
     def _shapes_of(self, network: Settings) -> dict[str, _Shape]:
-        """Returns the shape of the maps at each place; nothing where the backbone cannot take such images."""
+        """Returns the shape of the maps at each insertion point; empty if the backbone rejects images of this size."""
         if "position" not in network["attention"]:
             return {}
         position = network["attention"]["position"]
         key = json.dumps([network["model"], position], sort_keys=True)
         if key not in self._shapes:
             everywhere = network | {"attention": network["attention"] | {"stages": "all"}}
-            # On the CPU, as the meta device imports SymPy and Dynamo: longer than a pass through ResNet-101 takes.
+            # On the CPU: the meta device imports SymPy and Dynamo, which takes longer than a pass through ResNet-101.
             plain = create_model(**network["model"], attention="identity", position=position, seed=0).eval()
             images = torch.zeros(1, 3, self.side, self.side)
             try:
                 self._shapes[key] = map_shapes(plain, [place.path for place in places_of(everywhere)], images)
-            except (RuntimeError, ValueError):  # cells will tell
+            except (RuntimeError, ValueError):  # the cells report the error
                 self._shapes[key] = {}
         return self._shapes[key]
 

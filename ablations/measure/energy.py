@@ -1,8 +1,8 @@
-"""Joules of an image, where the GPU counts the energy that it takes.
+"""Measures the energy per image in joules, on GPUs with an energy counter.
 
 NVML's `nvmlDeviceGetTotalEnergyConsumption` counts millijoules since the driver was loaded, on Volta and later. The
-counter moves only every 20 to 100 ms, and sensors may see a part of the time only (Yang et al. 2024, arXiv
-2312.02741), so one call cannot be measured: it is repeated for seconds without a pause, and the load is then steady.
+counter is updated only every 20 to 100 ms, and the sensors may sample only a part of the time (Yang et al. 2024, arXiv
+2312.02741). A single call therefore cannot be measured: it is repeated for seconds without a pause, at steady load.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from collections.abc import Callable
 
 import torch
 
-_BURST = 0.05  # seconds of calls that are queued at once, so that waiting for them costs the GPU nothing
-_LOOK = 0.005  # seconds between two looks at the counter: short beside its steps, long beside what a look takes
-_STUCK = 1.0  # seconds without a step, at work, after which a counter is none
+_BURST = 0.05  # minimum seconds of a burst of calls; bursts are queued ahead, so that the GPU does not idle
+_LOOK = 0.005  # seconds between reads of the counter: shorter than its update interval, longer than a read
+_STUCK = 1.0  # seconds of work without an update after which the counter counts as not supported
 
-# What says of all that was queued until now whether it is done, once asked: as `torch.cuda.Event.query`.
+# Returns whether all work queued before its creation is complete, as `torch.cuda.Event.query` does.
 Done = Callable[[], bool]
 
 
 def joules_per_image(
     act: Callable[[], object], images: int, device: torch.device, seconds: float = 3.0
 ) -> float | None:
-    """Measures the energy of an image in joules, of the whole GPU: what it would take idle is not subtracted.
+    """Measures the energy per image in joules, for the whole GPU, including its idle power.
 
-    Nothing else may run on the GPU meanwhile; its host is not counted. None is returned where there is no
-    `energy_counter`, or it stands still.
+    Nothing else may run on the GPU during the measurement. The host's energy is not included. Returns None if there is
+    no `energy_counter`, or if the counter does not change.
 
     Args:
-        act: queues the work of one batch of `images` on `device`'s current stream; it should not wait for it.
-        seconds: between the first and the last step of the counter, at least.
+        act: queues the work of one batch on `device`'s current stream; it should not synchronize.
+        images: number of images in the batch.
+        device: the GPU.
+        seconds: minimum time between the first and the last update of the counter.
     """
     joules = energy_counter(device)
     if joules is None:
@@ -46,9 +48,9 @@ def joules_per_image(
 
 
 def energy_counter(device: torch.device) -> Callable[[], float] | None:
-    """Returns what reads the joules that `device` took since its driver was loaded.
+    """Returns a function that reads the joules consumed by `device` since its driver was loaded.
 
-    None where it is no CUDA device, NVML cannot be loaded, or the GPU does not count its energy.
+    Returns None if the device is not a CUDA device, NVML cannot be loaded, or the GPU has no energy counter.
     """
     if device.type != "cuda":
         return None
@@ -70,9 +72,9 @@ def energy_counter(device: torch.device) -> Callable[[], float] | None:
 
 
 def gpu_uuid(device: torch.device) -> str:
-    """Returns the UUID by which NVML knows a CUDA device.
+    """Returns the UUID of a CUDA device for NVML.
 
-    CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER number GPUs otherwise than NVML does.
+    The index is not usable: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER change CUDA's numbering but not NVML's.
     """
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
 
@@ -85,20 +87,22 @@ def joules_per_call(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
 ) -> float | None:
-    """Measures the joules of a call of `act`: mean power times mean time of a call, while calls are all that runs.
+    """Measures the joules per call of `act`: mean power times mean time of a call, under continuous load.
 
-    Power is taken from step to step of the counter, time from end to end of a burst of calls, so that neither the
-    counter's steps nor a call's length limit the precision. The next burst is queued before the last is waited for:
-    the device does not idle, and the counter is looked at meanwhile.
+    Power is measured between updates of the counter, and time between the ends of bursts of calls, so that neither the
+    update interval nor the duration of a call limits the precision. The next burst is queued before the previous one
+    ends, so that the device does not idle; the counter is read in the meantime.
 
     Args:
-        act: queues a piece of work.
-        joules: a counter, as `energy_counter` returns.
-        mark: returns what says whether all that was queued before it is done.
-        seconds, clock, sleep: as in `joules_per_image`; what tells the time, and lets it pass, in seconds.
+        act: queues the work of a call.
+        joules: a counter, as returned by `energy_counter`.
+        mark: returns a `Done` for all work queued before it.
+        seconds: as in `joules_per_image`.
+        clock: returns the time in seconds.
+        sleep: sleeps for a number of seconds.
 
     Returns:
-        None if the counter stands still for a second of work.
+        The joules per call; None if the counter does not change during a second of work.
     """
     size = 1
 
@@ -120,7 +124,7 @@ def joules_per_call(
     def queue() -> Done:
         for _ in range(size):
             act()
-            steps.look()  # here too: time passes here where the queue is full, or the host slower than the device
+            steps.look()  # queueing may take long if the queue is full or the host is slower than the device
         return mark()
 
     ends: list[float] = []
@@ -137,7 +141,7 @@ def joules_per_call(
 
 
 class _Steps:
-    """The steps of a counter, each with its time; where it stood at first is no step."""
+    """The updates of a counter, each with its time; the initial reading is not an update."""
 
     def __init__(self, joules: Callable[[], float], clock: Callable[[], float]) -> None:
         self._joules, self._clock = joules, clock
@@ -150,21 +154,21 @@ class _Steps:
 
     @property
     def span(self) -> float:
-        """Seconds from the first step to the last."""
+        """Seconds from the first update to the last."""
         return self._seen[-1][0] - self._seen[1][0] if len(self._seen) > 1 else 0.0
 
     @property
     def watts(self) -> float:
-        """Mean power from the first step to the last."""
+        """Mean power from the first update to the last."""
         return (self._seen[-1][1] - self._seen[1][1]) / self.span
 
     @property
     def still(self) -> float:
-        """Seconds since the last step."""
+        """Seconds since the last update."""
         return self._clock() - self._seen[-1][0]
 
     def look(self) -> None:
-        """Reads the counter, if it was not read just now."""
+        """Reads the counter, unless the last read was less than `_LOOK` seconds ago."""
         if self._clock() - self._looked >= _LOOK:
             now = self._read()
             self._looked = now[0]

@@ -1,4 +1,4 @@
-"""What a module or network takes in memory: at its peak, and for backward. Knows nothing of training."""
+"""Measures the memory of a module or network: its peak, and the activations saved for backward."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from ablations.common.sizes import MIB
 
 
 def peak_memory(step: Callable[[], object], persistent: Iterable[Tensor], device: torch.device) -> float:
-    """Measures the peak memory of a step in MiB: what persists plus the most that the step allocates at a time.
+    """Measures the peak memory of a step in MiB: persistent tensors plus the peak of the step's allocations.
 
-    On a GPU the caching allocator's counters are read, on the CPU every allocation that the profiler sees is summed:
-    both count what torch's allocators hand out, and neither the data set nor the Python process.
+    On a GPU the counters of the caching allocator are read; on the CPU the allocations recorded by the profiler are
+    summed. Both cover only memory from torch's allocators, without the data set and the Python process.
 
     Args:
-        step: runs once what is measured, a training step or an inference, and frees all that it allocated: the outputs
-            are dropped, and gradients set to None.
+        step: runs a training step or an inference once, and frees all memory that it allocated: it drops the outputs
+            and sets gradients to None.
         persistent: weights, buffers and optimizer state; may be empty.
-        device: where the step runs.
+        device: the device of the step.
     """
     held = sum(tensor.nbytes for tensor in persistent)
     return (held + (_peak_cuda(step) if device.type == "cuda" else _peak_cpu(step))) / MIB
 
 
 def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
-    """Counts the bytes that autograd keeps for backward after a forward pass in training mode, on any device.
+    """Counts the bytes that autograd saves for backward in a forward pass in training mode, on any device.
 
-    Counted are whole storages, each once: a view that is kept keeps all of what it is a view of. Parameters and buffers
-    exist anyway and are not counted; an input that is kept is. What is kept depends on which inputs require a gradient:
-    those of a layer inside a network do, images do not.
+    Each storage is counted once and as a whole, since a saved view keeps its whole storage alive. Saved inputs are
+    counted; parameters and buffers, which persist anyway, are not. Which tensors are saved depends on which inputs
+    require a gradient: the input of a layer inside a network does, images do not.
 
-    The module is left as it was: the pass updates copies of its buffers, as the running statistics of batch norms.
+    The state of the module does not change: the pass updates copies of its buffers, such as running statistics.
     """
     kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> _Kept:
-        # Detached, because a graph that held its own output would never be freed.
+        # Detached, because a graph that holds its own output is never freed.
         held = _Kept(tensor.detach())
         kept.add(held)
         return held
@@ -48,7 +48,7 @@ def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor)
     with mode(module, training=True), torch.inference_mode(False), torch.enable_grad(), hooks:
         buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        # As long as the output is held, so is what its backward needs; what nothing needs is gone from `kept`.
+        # The output keeps the tensors for its backward alive; `kept` is weak and drops all others.
         output = torch.func.functional_call(module, buffers, inputs)
     storages = {held.tensor.untyped_storage()._cdata: held.tensor.untyped_storage().nbytes() for held in kept}
     for tensor in (*module.parameters(), *buffers.values()):
@@ -58,18 +58,18 @@ def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Counts the numbers that a network learns."""
+    """Counts the trainable parameters of a network."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def buffer_count(model: nn.Module) -> int:
-    """Counts the numbers that a network keeps without learning them, as the running statistics of batch norms."""
+    """Counts the elements of a network's buffers, such as the running statistics of batch norms."""
     return sum(buffer.numel() for buffer in model.buffers())
 
 
 @contextmanager
 def mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """Puts a module into training or evaluation mode, and in the end each of its parts back into the one it was in."""
+    """Sets a module to training or evaluation mode, and restores the mode of each submodule on exit."""
     before = [(part, part.training) for part in module.modules()]
     module.train(training)
     try:
@@ -80,7 +80,7 @@ def mode(module: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 class _Kept:
-    """A tensor that autograd keeps: alive as long as the node of the graph that needs it."""
+    """A tensor saved by autograd; it lives as long as the node of the graph that needs it."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor

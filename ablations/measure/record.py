@@ -1,4 +1,4 @@
-"""What a benchmark writes down: one row a measurement, and one a timing."""
+"""The records of a benchmark: one row per measurement."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ _UNKNOWN = math.nan
 
 @dataclass(frozen=True)
 class Subject:
-    """What was measured.
+    """The subject of a measurement.
 
     Args:
-        kind: `module`, or `network`.
-        name: of the attention module, as `sa`; `none` is the plain network, `copy` a module that copies its input.
-        place: the stage that a module's shape is that of, as `layer3`; of a network, the backbone's name.
+        kind: `module` or `network`.
+        name: name of the attention module, such as `sa`; `none` is the plain network, `copy` a module that copies its
+            input.
+        place: for a module, the stage from which its shape is taken, such as `layer3`; for a network, the backbone.
         batch, channels, height, width: shape of the input.
     """
 
@@ -30,7 +31,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Setting:
-    """Under which circumstances it was measured.
+    """The conditions of a measurement.
 
     Args:
         mode: `forward` (without gradients), `forward+backward`, or `training step` (with loss and optimizer).
@@ -47,16 +48,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a module or network takes that no clock is needed for; NaN where it was not measured.
+    """Costs of a module or network other than time; NaN if not measured.
 
     Args:
-        parameters, buffers: how many numbers.
-        multiply_adds: of one image, as papers count them (`ablations.measure.complexity`).
-        uncounted: operations on single elements of one image that papers do not count.
-        moved_mib: what its operations read and write one by one, for the batch, forward.
-        least_mib: what had to be read and written if all were one operation: input, output and parameters.
-        saved_mib: what autograd keeps for backward, for the batch.
-        peak_mib: the most that is allocated at a time in the mode that was measured, parameters included.
+        parameters, buffers: number of elements.
+        multiply_adds: per image, as counted in papers (`ablations.measure.complexity`).
+        uncounted: elementwise operations per image that papers do not count.
+        moved_mib: memory traffic of a forward pass of the batch, without fusion.
+        least_mib: memory traffic if all operations were fused into one: input, output and parameters.
+        saved_mib: activations that autograd saves for backward, for the batch.
+        peak_mib: peak memory in the measured mode, including parameters.
     """
 
     parameters: float = _UNKNOWN
@@ -71,14 +72,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Timing:
-    """Time relative to the baseline; NaN where it could not be measured.
+    """Time relative to the baseline; NaN if it could not be measured.
 
     Attributes:
-        copies: how often every subject was built and timed anew.
+        copies: number of times that every subject was rebuilt and timed.
         ms: median time in milliseconds.
         ratio, ratio_low, ratio_high: time relative to the baseline's, the geometric mean over copies, and its 95 % CI.
         noise_low, noise_high: the same CI of a second copy of the baseline: the noise floor.
-        verdict: `baseline`, `slower`, `faster`, `same` (within the margin) or `undecided`; empty where none was asked.
+        verdict: `baseline`, `slower`, `faster`, `same` (within the margin) or `undecided`; empty if not requested.
     """
 
     copies: int = 0
@@ -93,10 +94,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A row of a benchmark: what, how, and what came of it.
+    """A row of a benchmark: subject, setting and results.
 
-    `status` is `measured`, `out of memory`, or why it failed; `joules` are those of an image, where the device counts
-    them.
+    `status` is `measured`, `out of memory`, or the reason of a failure; `joules` is the energy per image, if the device
+    has an energy counter.
     """
 
     subject: Subject
@@ -107,6 +108,6 @@ class Measurement:
     joules: float = _UNKNOWN
 
     def to_row(self) -> dict[str, object]:
-        """Returns it flat, a column a field."""
+        """Returns a flat row with one column per field."""
         measured = vars(self.subject) | vars(self.setting) | {"status": self.status}
         return measured | vars(self.timing) | vars(self.costs) | {"joules": self.joules}

@@ -1,14 +1,14 @@
-"""Relative speed: rebuilt copies of every subject, timed in turns within one process.
+"""Measures relative speed: subjects are rebuilt repeatedly and timed in interleaved order within one process.
 
-A comparison consists of generations. In each, every subject is built anew, in random order and at other addresses, and
-so is `TWIN`, a second copy of the baseline. All are warmed up and timed in turns: a round has every subject once in a
-random order and once in the reverse of it (with two subjects: A B B A), so that neither a drift nor another process
-favours one of them. All samples of a comparison are means over the same number of calls.
+A comparison consists of generations. In each, every subject is rebuilt, in random order and at other addresses, and so
+is `TWIN`, a second copy of the baseline. All are warmed up and timed in rounds: a round has two turns, with every
+subject once in random order and once in reverse order (with two subjects: A B B A), so that neither drift nor other
+processes bias the comparison. All samples of a comparison are means over the same number of calls.
 
-A copy yields one number: the median over its turns of the ratio to the baseline's time in the same turn, which a few
-preempted samples do not move. Confidence intervals are over copies, because turns of one copy share its luck (where its
-tensors lie in memory) and agree with each other better than with the next copy. The interval of `TWIN` is the noise
-floor: how well this comparison resolves two copies of the same thing.
+Each copy yields one value: the median over its turns of the ratio to the baseline's time in the same turn, which is
+robust to preempted samples. Confidence intervals are over copies, because the turns of one copy share its memory
+addresses and vary less than copies do. The interval of `TWIN` is the noise floor: the resolution of the comparison for
+two identical subjects.
 
 Sources: Mytkowicz et al., "Producing wrong data without doing anything obviously wrong!", ASPLOS 2009 (memory layout);
 Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013 (repetition at the level that varies); Hoefler
@@ -38,13 +38,13 @@ Clock = Callable[[Act, int], float]
 
 TWIN = "baseline again"  # name of the second copy of the baseline
 CONFIDENCE = 0.95
-LEAST_COPIES = 6  # below which a sign-flip test cannot reach p = 0.05
-_FEWEST_CALLS, _MOST_CALLS = 3, 20  # of each subject to warm up
-_WARM_UP_SHARE = 0.25  # of a generation's time
-_STABLE = 0.95  # a warm-up round that takes at least this share of the one before ends the warm-up
+LEAST_COPIES = 6  # with fewer copies a sign-flip test cannot reach p = 0.05
+_FEWEST_CALLS, _MOST_CALLS = 3, 20  # minimum and maximum number of warm-up calls of each subject
+_WARM_UP_SHARE = 0.25  # maximum share of a generation's time
+_STABLE = 0.95  # a warm-up round that takes at least this share of the previous one ends the warm-up
 _SAMPLE = 0.0005  # seconds of the fastest subject's samples: short, so that most of them are not preempted
-_ROUNDS = (5, 20)  # of a generation: usual, and at most where building takes long
-_PADDING = 1 << 14  # bytes by which the heap is shifted before each build, at most
+_ROUNDS = (5, 20)  # rounds per generation: default, and maximum if building takes long
+_PADDING = 1 << 14  # maximum number of bytes by which the heap is shifted before each build
 
 
 def wall_clock(act: Act, repeats: int) -> float:
@@ -56,7 +56,7 @@ def wall_clock(act: Act, repeats: int) -> float:
 
 
 def thread_clock(act: Act, repeats: int) -> float:
-    """Times `repeats` calls in seconds of this thread's CPU time, which stands still while other processes run."""
+    """Times `repeats` calls in seconds of this thread's CPU time, which excludes the time of other processes."""
     started = time.thread_time()
     for _ in range(repeats):
         act()
@@ -64,7 +64,7 @@ def thread_clock(act: Act, repeats: int) -> float:
 
 
 def cuda_clock(act: Act, repeats: int) -> float:
-    """Times `repeats` calls in seconds by events on the current CUDA stream, from the start of the first on the GPU."""
+    """Times `repeats` calls in seconds on the GPU, with events on the current CUDA stream."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     for _ in range(repeats):
@@ -75,7 +75,7 @@ def cuda_clock(act: Act, repeats: int) -> float:
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Returns the clock for a device: on the CPU, the thread's own where torch computes with a single thread."""
+    """Returns the clock for a device: on the CPU, the thread's CPU time if torch uses a single thread."""
     if device.type == "cuda":
         return cuda_clock
     is_fine = time.get_clock_info("thread_time").resolution <= 1e-6
@@ -87,11 +87,11 @@ class Samples:
     """Raw times of a comparison.
 
     Attributes:
-        names: of the subjects, `TWIN` last.
-        baseline: the subject that ratios relate to.
-        seconds: a call, (copies, turns, subjects), in the order in which they were taken; two turns are a round.
-        positions: the place of each subject in its turn, of the same shape.
-        repeats: calls that each time is the mean of.
+        names: names of the subjects, `TWIN` last.
+        baseline: name of the baseline of the ratios.
+        seconds: seconds per call, (copies, turns, subjects), in the order of measurement; two turns are a round.
+        positions: position of each subject in its turn, of the same shape.
+        repeats: number of calls over which each time is averaged.
     """
 
     names: tuple[str, ...]
@@ -110,23 +110,23 @@ class Samples:
         return self.seconds[:, :, self.names.index(name)]
 
     def log_ratios(self, name: str) -> Array:
-        """Returns the log of a subject's time relative to the baseline's, of each copy, (copies,).
+        """Returns the log of a subject's time relative to the baseline's, for each copy, (copies,).
 
-        That is the median over the copy's turns of the ratio to the baseline's time in the same turn.
+        The value of a copy is the median over its turns of the log ratio to the baseline's time in the same turn.
         """
         return np.asarray(np.median(np.log(self.of(name) / self.of(self.baseline)), axis=1))
 
     def ratio(self, name: str) -> tuple[float, float, float]:
         """Returns the geometric mean over copies of the time relative to the baseline, and its 95 % CI.
 
-        The interval is Student's t on log ratios; its bounds are nan where there is one copy.
+        The interval is Student's t on log ratios; its bounds are NaN for a single copy.
         """
         logs = self.log_ratios(name)
         mean, half = float(np.mean(logs)), half_width(logs)
         return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
     def timing(self, name: str) -> Timing:
-        """Sums a subject's times up beside the noise floor, without a verdict."""
+        """Summarizes a subject's times, with the noise floor and without a verdict."""
         ms = float(np.median(self.of(name))) * 1000
         return Timing(self.copies, ms, *self.ratio(name), *self.ratio(TWIN)[1:])
 
@@ -140,7 +140,7 @@ class Samples:
 
 
 def half_width(logs: Array) -> float:
-    """Returns half the width of Student's 95 % CI of a mean; nan of a single value."""
+    """Returns half the width of Student's 95 % CI of a mean; NaN for a single value."""
     if len(logs) < 2:
         return math.nan
     quantile = float(stdtrit(len(logs) - 1, 0.5 + CONFIDENCE / 2))
@@ -158,23 +158,22 @@ def compare(
     most_copies: int = 200,
     seed: int = 0,
 ) -> Samples:
-    """Times copies of subjects in turns until their ratios are precise enough or the time is spent.
+    """Times copies of subjects in interleaved order until their ratios are precise enough, or up to a time limit.
 
-    All subjects of a generation exist at the same time, one copy each and `TWIN`; they are dropped before the next
-    generation is built.
+    One copy of each subject and `TWIN` exist at the same time; they are freed before the next generation is built.
 
     Args:
-        subjects: by name, functions that build a fresh copy and return the call to be timed; `TWIN` is added.
-        baseline: the name of the subject that others are compared with.
-        clock: as of `clock_of(device)`.
-        seconds: time to spend, building and warming up included; exceeded where `least_copies` take longer.
-        precision: relative half width of 95 % confidence intervals at which the comparison ends (0.02 is 2 %), once all
-            subjects have reached it; 0 spends all `seconds`.
-        least_copies, most_copies: bounds of the number of generations.
-        seed: of the order of builds and turns.
+        subjects: by name, functions that build a new copy and return the call to be timed; `TWIN` is added.
+        baseline: the name of the baseline.
+        clock: such as `clock_of(device)`.
+        seconds: time limit, including building and warm-up; exceeded if `least_copies` take longer.
+        precision: the comparison ends when the 95 % confidence intervals of all subjects have at most this relative
+            half width (0.02 is 2 %); 0 always uses all `seconds`.
+        least_copies, most_copies: minimum and maximum number of generations.
+        seed: the seed of the order of builds and turns.
 
     Raises:
-        Exception: whatever a subject raises when it is built or called.
+        Exception: any error of building or calling a subject.
     """
     names = (*subjects, TWIN)
     random = np.random.default_rng(seed)
@@ -186,7 +185,7 @@ def compare(
         while len(taken) < most_copies:
             plan, turns = _generation(makes, clock, seconds / least_copies, plan, random)
             taken.append(turns)
-            gc.collect()  # nothing of a generation outlives it: the next one needs the memory, and other addresses
+            gc.collect()  # frees the generation: the next one needs its memory, and other addresses
             times, positions = (np.stack(arrays) for arrays in zip(*taken, strict=True))
             samples = Samples(names, baseline, times, positions, plan.repeats)
             now = time.perf_counter()
@@ -198,7 +197,7 @@ def compare(
 
 @contextmanager
 def _new_garbage_only() -> Iterator[None]:
-    """Lets garbage collections skip the objects that exist: they take tenths of a second, new ones milliseconds."""
+    """Excludes existing objects from garbage collection, which takes milliseconds instead of tenths of a second."""
     is_frozen = gc.get_freeze_count() > 0
     if not is_frozen:
         gc.freeze()
@@ -210,7 +209,7 @@ def _new_garbage_only() -> Iterator[None]:
 
 
 def _is_precise(samples: Samples, precision: float) -> bool:
-    """Says whether the intervals of all subjects have the wanted half width."""
+    """Returns whether the intervals of all subjects have at most the requested half width."""
     halves = [half_width(samples.log_ratios(name)) for name in samples.names]
     return bool(np.max(halves) <= math.log1p(precision)) and precision > 0
 
@@ -218,10 +217,10 @@ def _is_precise(samples: Samples, precision: float) -> bool:
 def _generation(
     makes: Sequence[Make], clock: Clock, share: float, plan: _Plan | None, random: np.random.Generator
 ) -> tuple[_Plan, tuple[Array, NDArray[np.int64]]]:
-    """Builds, warms up and times a copy of each subject within about `share` seconds; the first one makes the plan."""
+    """Builds, warms up and times a copy of each subject in about `share` seconds; plans the rest if `plan` is None."""
     begun = time.perf_counter()
     acts, _padding = _build(makes, random)
-    fewest = _FEWEST_CALLS if plan is None or plan.is_short else 1  # a long call is hardly longer when it is the first
+    fewest = _FEWEST_CALLS if plan is None or plan.is_short else 1  # a first long call has little overhead
     least, stretch = _warm_up(acts, clock, share * _WARM_UP_SHARE, fewest)
     plan = plan or _Plan.of(least, share, time.perf_counter() - begun, stretch)
     return plan, _take_turns(acts, clock, plan, random)
@@ -229,34 +228,34 @@ def _generation(
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a generation is timed: the same for all, so that copies are treated alike."""
+    """The number of repeats and rounds, the same for all generations."""
 
     repeats: int
     rounds: int
-    is_short: bool  # whether a call of the fastest subject is shorter than a sample should be
+    is_short: bool  # whether a call of the fastest subject is shorter than `_SAMPLE`
 
     @classmethod
     def of(cls, least: Array, share: float, overhead: float, stretch: float) -> _Plan:
         """Plans generations.
 
         Args:
-            least: seconds that a call of each subject takes by the comparison's clock, (subjects,).
-            share: seconds there are for a generation.
-            overhead: seconds that building and warming up took.
-            stretch: seconds that pass while the clock counts one: above 1 for the thread's own on a busy machine.
+            least: shortest seconds per call of each subject on the comparison's clock, (subjects,).
+            share: available seconds per generation.
+            overhead: seconds for building and warm-up.
+            stretch: wall-clock seconds per second of the clock: above 1 for a thread clock on a busy machine.
         """
         there = max(share - overhead, share / 2) / stretch
         fastest, call = max(float(least.min()), 1e-9), max(float(least.sum()), 1e-9)
         usual, most = _ROUNDS
         repeats = max(1, math.ceil(min(_SAMPLE / fastest, there / (2 * usual) / call)))
-        # Where building takes long, more turns of each copy cost little (Kalibera and Jones, section 5).
+        # If building takes long, more turns per copy add little to the total (Kalibera and Jones, section 5).
         turn = (repeats + (fastest < _SAMPLE)) * call
         rounds = min(max(usual, overhead / stretch / (2 * turn)), most, there / (2 * turn))
         return cls(repeats, max(1, int(rounds)), fastest < _SAMPLE)
 
 
 def _build(makes: Sequence[Make], random: np.random.Generator) -> tuple[list[Act], list[bytearray]]:
-    """Builds all subjects in random order, each after a piece of memory of random size, which is kept meanwhile."""
+    """Builds all subjects in random order, each after an allocation of random size; returns both."""
     acts: dict[int, Act] = {}
     padding = []
     for index in random.permutation(len(makes)).tolist():
@@ -266,9 +265,9 @@ def _build(makes: Sequence[Make], random: np.random.Generator) -> tuple[list[Act
 
 
 def _warm_up(acts: Sequence[Act], clock: Clock, seconds: float, fewest: int) -> tuple[Array, float]:
-    """Calls all in turns, at least `fewest` times, until a round takes no less than the one before or time is over.
+    """Calls all subjects in rounds, at least `fewest`, until the round time no longer falls, or up to a time limit.
 
-    Returns the least time of each, (subjects,), and how many seconds passed while the clock counted one.
+    Returns the shortest time of each subject, (subjects,), and the wall-clock seconds per second of the clock.
     """
     started = time.perf_counter()
     rounds: list[Array] = []
@@ -291,7 +290,7 @@ def _take_turns(
         order = random.permutation(len(acts))
         for number, indices in ((turn, order), (turn + 1, order[::-1])):
             for index in indices.tolist():
-                if plan.is_short:  # caches hold what the subject before it used
+                if plan.is_short:  # an untimed call: the caches still hold the data of the previous subject
                     acts[index]()
                 taken[number, index] = clock(acts[index], plan.repeats) / plan.repeats
             positions[number] = np.argsort(indices)

@@ -1,1 +1,1 @@
-"""One cell in, one result out; knows nothing of Optuna, MLflow or files."""
+"""Training of a single cell; independent of Optuna, MLflow and files."""

@@ -1,7 +1,7 @@
-"""What networks cost beside the plain one of their backbone: time of a training step, time of inference, memory.
+"""Measures the cost of networks relative to their plain backbone: time of a training step and of inference, and memory.
 
-Networks are measured by themselves and not in cells: untrained copies take steps on random images of the study's size,
-in turns with the plain network, while nothing is trained. A step takes as long with these as with real ones.
+Networks are measured separately, before any cell is trained: untrained copies take steps on random images of the
+study's size, interleaved with steps of the plain network. The time of a step does not depend on the image content.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from ablations.measure.speed import LEAST_COPIES, TWIN, Act, Samples, clock_of, 
 from ablations.training.learner import Learner, forward
 
 _MOST_COPIES = 100
-# Modes of torch.compile, and those that compile likewise but use no CUDA graphs.
+# Modes of torch.compile that use CUDA graphs, and the equivalent modes without them.
 _WITHOUT_GRAPHS = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
-_REASON = 200  # characters of an error that are kept
-_STILL = 1e-6  # learning rate: weights of random images stay as they are, so that no loss overflows meanwhile
+_REASON = 200  # maximum length of a stored error message
+_STILL = 1e-6  # learning rate: so small that training on random images does not make the loss overflow
 
 
 @dataclass(frozen=True)
 class CostSetting:
-    """The study's setting, under which networks are measured.
+    """The settings of the study under which networks are measured.
 
     Args:
-        recipe: of training steps, with precision and memory format resolved.
+        recipe: the training recipe, with precision and memory format resolved.
         classes: number of classes.
         side: height and width of the images, in pixels.
         device: `cpu` or `cuda`.
         precision: relative half width of the 95 % interval of a ratio at which timing ends.
-        seconds: after which timing of training steps, and again of inference, ends, however wide the intervals are.
+        seconds: time limit for timing training steps, and the same again for inference.
     """
 
     recipe: TrainConfig
@@ -58,26 +58,26 @@ class CostSetting:
 def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: CostSetting) -> dict[str, NetworkCost]:
     """Measures networks of one backbone, untrained, on random images.
 
-    On a GPU times are taken twice: of calls launched from Python, and of their replays as CUDA graphs. What cannot be
-    captured has no times of replays.
+    On a GPU each call is timed twice: launched from Python, and replayed as a CUDA graph. A call that cannot be
+    captured has no replay time.
 
-    A network that fails to be built or to take a step has the reason in its cost, and the others are measured without
-    it. Compiling takes minutes, so of compiled networks a single copy takes training steps.
+    If a network cannot be built or fails in a step, its cost contains the reason, and the other networks are measured
+    without it. Since compiling takes minutes, training steps of compiled networks are timed with a single copy.
 
     Args:
         networks: by name, each `{"model": ..., "attention": ...}`.
         model: their backbone.
-        setting: of the study.
+        setting: the settings of the study.
 
     Returns:
-        The cost of each network, and under `PLAIN` that of the plain network, whose ratios are those of a second copy
-        of it to the first: the noise floor.
+        The cost of each network, and that of the plain network as `PLAIN`. The ratios of `PLAIN` compare a second copy
+        of it with the first: the noise floor.
     """
     keep_freed_memory()
-    known = {PLAIN: plain_network(model)} | dict(networks)
-    costs = {name: _weigh(network, setting) for name, network in known.items()}
+    all_networks = {PLAIN: plain_network(model)} | dict(networks)
+    costs = {name: _weigh(network, setting) for name, network in all_networks.items()}
     for mode in MODES:
-        fit = {name: network for name, network in known.items() if not costs[name].failed}
+        fit = {name: network for name, network in all_networks.items() if not costs[name].failed}
         if PLAIN not in fit:
             reason = f"the network without attention could not be measured: {costs[PLAIN].failed}"
             return {name: replace(cost, failed=cost.failed or reason) for name, cost in costs.items()}
@@ -85,7 +85,7 @@ def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: Co
             change: dict[str, Any] = {mode: found} if isinstance(found, Speed) else {"failed": found}
             costs[name] = replace(costs[name], **change)
     for mode in MODES if are_captured(setting) else ():
-        fit = {name: network for name, network in known.items() if not costs[name].failed}
+        fit = {name: network for name, network in all_networks.items() if not costs[name].failed}
         for name, found in _time(fit, setting, mode, is_captured=True).items():
             captures: dict[str, Any] = {f"{CAPTURED}{mode}": found} if isinstance(found, Speed) else {}
             costs[name] = replace(costs[name], **captures)
@@ -93,14 +93,14 @@ def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: Co
 
 
 def are_captured(setting: CostSetting) -> bool:
-    """Whether calls are timed as CUDA graphs, too: on a GPU, unless compiled code has graphs of its own."""
+    """Whether calls are also timed as CUDA graphs: on a GPU, unless the compiled code already uses CUDA graphs."""
     return setting.device == "cuda" and setting.recipe.compile not in OWN_GRAPHS
 
 
 def _time(
     networks: Mapping[str, Settings], setting: CostSetting, mode: str, *, is_captured: bool = False
 ) -> dict[str, Speed | str]:
-    """Times networks in turns; returns the speed of each, or why it has none."""
+    """Times networks in interleaved order; returns the speed of each, or the reason why it could not be timed."""
     make = _make_captured if is_captured else _make
     makes = {name: partial(make, network, setting, mode) for name, network in networks.items()}
     is_compiled = mode == "train" and setting.recipe.compile != "none"
@@ -115,30 +115,30 @@ def _time(
             most_copies=1 if is_compiled else _MOST_COPIES,
         )
         return {name: _speed(samples, name) for name in networks}
-    except Exception as error:  # such as too little memory for a copy of each at the same time
+    except Exception as error:  # for example, not enough memory for one copy of each network at the same time
         others = [name for name in networks if name != PLAIN]
         if len(others) <= 1:
             return dict.fromkeys(others or networks, _reason(error))
     found: dict[str, Speed | str] = {}
-    for name in others:  # each with the plain network alone
+    for name in others:  # time each network separately with the plain one
         gc.collect()
         found |= _time({PLAIN: networks[PLAIN], name: networks[name]}, setting, mode, is_captured=is_captured)
     return found
 
 
 def _weigh(network: Settings, setting: CostSetting) -> NetworkCost:
-    """Measures memory, which takes two steps; an error in these would occur in timing, too.
+    """Measures peak memory in the second of two steps; a network that fails here would also fail in timing.
 
-    CUDA graphs reuse memory that the allocator does not count in later steps, so the same code is run without them.
+    Replayed CUDA graphs reuse memory that the allocator does not count, so the same code is run without them.
     """
     recipe = setting.recipe
     setting = replace(setting, recipe=replace(recipe, compile=_WITHOUT_GRAPHS.get(recipe.compile, recipe.compile)))
     try:
         learner, sample = _learner(network, setting), _sample(setting)
-        learner.step(*sample)  # the optimizer has its state from here on
+        learner.step(*sample)  # allocates the optimizer's state
         peak = peak_memory(lambda: learner.step(*sample), learner.persistent, sample[0].device)
         return NetworkCost(parameter_count(learner.model), peak)
-    except Exception as error:  # such as too little memory
+    except Exception as error:  # for example, not enough memory
         return NetworkCost(failed=_reason(error))
     finally:
         gc.collect()
@@ -154,7 +154,7 @@ def _speed(samples: Samples, name: str) -> Speed:
 
 
 def _make(network: Settings, setting: CostSetting, mode: str) -> Act:
-    """Builds a copy of a network, and returns a training step or an inference of it."""
+    """Builds a copy of a network, and returns its training step or inference."""
     learner, (pixels, labels) = _learner(network, setting), _sample(setting)
     if mode == "train":
         learner.model.train()

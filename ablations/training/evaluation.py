@@ -1,7 +1,7 @@
-"""How a network is tested: on all test images at the last epoch, on a sample of them after epochs before it.
+"""Evaluates a network: on all test images after the last epoch, on a fixed sample of them after earlier epochs.
 
-What is reported is of all. What earlier epochs are tested for, learning curves and the pruning of a search, needs no
-more than a sample, which is the same after every epoch and for every cell: the same share of each class, evenly spaced.
+Reported results use all test images. Earlier epochs are tested for learning curves and for pruning a search only. Their
+sample is the same after every epoch and for every cell: stratified by class and evenly spaced.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from ablations.data.device import DeviceImages
 from ablations.training.learner import forward
 from ablations.training.predictions import Predictions
 
-_SAMPLE = (100, 1000)  # fewest and most test images after an epoch that is not the last
-_SHARE = 8  # one in so many
-# Of a batch of test images. On a CPU feature maps are to stay in the caches: batches of 64 images of 32x32 pixels are
-# tested 1.6 (bf16) and 2.5 times (fp32) as fast as batches of 512.
+_SAMPLE = (100, 1000)  # minimum and maximum size of the sample
+_SHARE = 8  # the sample has one in 8 test images
+# Pixels of a batch of test images. On a CPU, feature maps should fit into the caches: batches of 64 images of 32x32
+# pixels are 1.6 times (bf16) and 2.5 times (fp32) as fast as batches of 512.
 _PIXELS_ON_CPU, _PIXELS_ON_GPU = 64 * 32 * 32, 512 * 32 * 32
-_FEWEST = 8
+_FEWEST = 8  # minimum batch size on a CPU
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of test images: their mean cross-entropy without label smoothing, and its predictions."""
+    """The test result of a network: mean cross-entropy without label smoothing, and predictions."""
 
     loss: float
     predictions: Predictions
 
 
 def sample_size(test_images: int) -> int:
-    """Returns how many test images are looked at after an epoch that is not the last."""
+    """Returns the number of test images that are evaluated after each epoch but the last."""
     fewest, most = _SAMPLE
     return min(test_images, max(fewest, min(most, test_images // _SHARE)))
 
 
 def test_batch_size(recipe: TrainConfig, images: DeviceImages) -> int:
-    """Returns how many test images are looked at together."""
+    """Returns the batch size for test images."""
     pixels = images.augmentation.side**2
     if images.device.type == "cpu":
         return max(_FEWEST, _PIXELS_ON_CPU // pixels)
@@ -48,7 +48,7 @@ def test_batch_size(recipe: TrainConfig, images: DeviceImages) -> int:
 
 
 def evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages, most: int | None = None) -> Evaluation:
-    """Tests a network on all test images, or on a sample of so many where there are more."""
+    """Tests a network on all test images, or on a sample of at most `most` images."""
     model.eval()
     loss = torch.zeros((), device=images.device, dtype=torch.float64)
     parts: list[tuple[torch.Tensor, ...]] = []
@@ -60,7 +60,7 @@ def evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages, most: 
             loss += F.cross_entropy(logits, labels, reduction="sum")
             predicted = logits.argmax(1)
             higher = (logits > logits.gather(1, labels[:, None])).sum(1)
-            # Of equal logits one is predicted: the others are not.
+            # If several classes share the highest logit, only the predicted one has rank 0.
             ranks = torch.where(predicted == labels, 0, higher.clamp(min=1))
             parts.append((labels, predicted, ranks, logits.softmax(1).amax(1)))
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]

@@ -1,9 +1,9 @@
-"""What is said of a cell: plain data that can be sent anywhere.
+"""Events about a cell, as plain data that can be sent to another process or machine.
 
-Probe                              before it is trained
-Note, Step, Epoch, Saved   as they happen
-Learnt, Predicted          when it is trained
-Finished or Failed                 at last
+Probe                      before training
+Note, Step, Epoch, Saved   during training
+Learnt, Predicted          after training
+Finished or Failed         last event
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# Why a cell has no result.
+# Reasons why a cell has no result.
 ERROR, OUT_OF_MEMORY, DIVERGED, TIME_LIMIT, LOST = "error", "out of memory", "diverged", "time limit", "lost"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a cell of a network takes: seconds (typical, and their range), memory of a training step, parameters.
+    """Estimated cost of a cell: seconds (median, and a range), peak memory of a training step, parameters.
 
-    The memory is without the data set; nan is what is not known.
+    The memory excludes the data set; unknown values are NaN.
     """
 
     seconds: float
@@ -31,7 +31,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Step:
-    """A training step was taken: so many of so many."""
+    """Number of completed training steps, and of all steps of the cell."""
 
     done: int
     total: int
@@ -39,11 +39,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after an epoch.
+    """Results of an epoch.
 
-    `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` are those of training alone,
-    `finished` is Unix time, and `test_images` is how many test images loss and top-1 are of. Those are None after an
-    epoch that ended without a test.
+    `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` excludes testing, `finished` is
+    Unix time, and `test_images` is the number of images behind `test_loss` and `top1`. Both are None if the epoch ended
+    without a test.
     """
 
     epoch: int
@@ -58,35 +58,35 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that people are told."""
+    """A message for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint, as a file has it."""
+    """A checkpoint, as the content of its file."""
 
     content: bytes
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """Trained weights, as a file has them."""
+    """Trained weights, as the content of their file."""
 
     content: bytes
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The trained network's predictions on the test images, as a file has them."""
+    """The trained network's predictions on the test images, as the content of their file."""
 
     content: bytes
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A result as plain numbers, the machine that it comes from, and the fingerprint of the images that it saw."""
+    """A result as plain values, a description of the machine, and the fingerprint of the data set."""
 
     result: dict[str, Any]
     environment: dict[str, str]
@@ -95,9 +95,9 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why there is no result: one of the kinds above, and the reason, whose last line says it.
+    """A failure: its kind, one of those above, and the reason, whose last line summarizes it.
 
-    `ends_process` is whether the process that trained the cell can train no other one.
+    `ends_process` is whether the process cannot train further cells.
     """
 
     kind: str

@@ -1,9 +1,9 @@
 """Training steps as CUDA graphs: a step is captured once and then replayed by a single launch.
 
-A step of a small network is some 250 operations, whose launches take the CPU longer than the GPU needs to compute them.
-See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. The first steps of a training are computed
-operation by operation on the stream of the capture: in them, libraries are initialised, kernels compiled and the
-optimizer's state allocated. They are steps of the training like any other, so nothing has to be undone.
+A step of a small network has about 250 operations, and the CPU needs longer to launch them than the GPU to compute
+them. See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs. The first steps of a training run eagerly on
+the stream of the capture: they initialize libraries, compile kernels and allocate the optimizer's state. They are
+ordinary training steps, so no state has to be restored.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ablations.training.step import TrainingStep
 Step = Callable[[], None]
 
 EAGER, CAPTURED = "eager", "CUDA graph"
-WARM_UP = 3  # steps, as in torch's examples of whole-network capture
+WARM_UP = 3  # eager steps before the capture, as in torch's examples of whole-network capture
 
 
 def reason_against(recipe: TrainConfig, device: torch.device) -> str | None:
-    """Returns why a recipe's steps are not captured on a device, as a clause; None where they are."""
+    """Returns the reason why a recipe's steps are not captured on a device, as a clause; None if they are captured."""
     if device.type not in CAPTURES:
         return f"there are no CUDA graphs on {device.type}"
     if recipe.graphs == "off":
@@ -39,7 +39,7 @@ def reason_against(recipe: TrainConfig, device: torch.device) -> str | None:
 
 
 def feed_of(images: DeviceImages, recipe: TrainConfig, seed: int) -> Feed:
-    """Returns the training batches of a cell in the form that suits how its steps are computed."""
+    """Returns the feed of a cell: resident on the device if steps are captured and the data set allows it."""
     is_captured = reason_against(recipe, images.device) is None
     if is_captured and ResidentBatches.reason_against(images) is None:
         return ResidentBatches(images, recipe.batch_size, seed)
@@ -47,16 +47,16 @@ def feed_of(images: DeviceImages, recipe: TrainConfig, seed: int) -> Feed:
 
 
 class StepRunner:
-    """Takes training steps, from a CUDA graph where the recipe and the device allow it.
+    """Runs training steps, as a CUDA graph if the recipe and the device allow it.
 
     Args:
-        step: takes one training step over tensors of fixed address, without waiting for the device.
-        undo: frees what a capture that failed may have left behind, such as gradients.
-        recipe: with its `graphs`: `auto` computes the steps one by one where they cannot be captured, `on` raises.
-        device: of the step.
+        step: runs one training step on tensors with fixed addresses, without synchronizing with the device.
+        undo: frees what a failed capture may leave behind, such as gradients.
+        recipe: the training recipe; if steps cannot be captured, `graphs=auto` runs them eagerly and `on` raises.
+        device: the device of the step.
 
     Attributes:
-        execution: how steps are computed: `CUDA graph`, `eager`, or `eager: ` and why an attempt to capture failed.
+        execution: `CUDA graph`, `eager`, or `eager: ` and the reason why steps are not captured.
     """
 
     def __init__(self, step: Step, undo: Step, recipe: TrainConfig, device: torch.device) -> None:
@@ -69,11 +69,11 @@ class StepRunner:
         self.execution = f"{EAGER}: {reason}" if reason and device.type in CAPTURES else EAGER
 
     def __call__(self) -> None:
-        """Takes a step.
+        """Runs a step.
 
         Raises:
-            torch.OutOfMemoryError: if the device lacks memory, for the capture too.
-            RuntimeError: if the step cannot be captured, with `graphs=on`.
+            torch.OutOfMemoryError: if the device runs out of memory, in a step or in the capture.
+            RuntimeError: if the step cannot be captured and `graphs` is `on`.
         """
         if self._replay is None and self._capture is not None and not self._left:
             self._try_capture(self._capture)
@@ -91,7 +91,7 @@ class StepRunner:
             return
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # of an operation that cannot be captured
+        except Exception as error:  # raised by an operation that cannot be captured
             if self._must:
                 raise RuntimeError(f"train.graphs=on: the step cannot be captured: {error}") from error
             self.execution = f"{EAGER}: the step cannot be captured ({first_line(error)})"
@@ -101,27 +101,27 @@ class StepRunner:
 def training_steps(
     learner: Learner, recipe: TrainConfig, images: DeviceImages, rates: Sequence[float], seed: int
 ) -> tuple[TrainingStep, StepRunner]:
-    """Returns the steps of a training, and the runner that takes them; arguments as for `TrainingStep`."""
+    """Returns the step of a training, and its runner; arguments as for `TrainingStep`."""
     step = TrainingStep(learner, feed_of(images, recipe, seed), mixing_of(images, recipe), rates, seed)
     return step, StepRunner(step, learner.optimizer.zero_grad, recipe, images.device)
 
 
 def _capture_cuda(step: Step) -> Step:
-    """Captures a step on the current stream, which must not be the default one, and returns what replays it.
+    """Captures a step on the current stream, which must not be the default one, and returns its replay.
 
     Raises:
         torch.OutOfMemoryError: if memory runs out.
-        RuntimeError: if the step contains what cannot be captured.
+        RuntimeError: if an operation of the step cannot be captured.
     """
     gc.collect()  # graphs of earlier cells hold memory until they are destroyed
     graph = torch.cuda.CUDAGraph()
     failure: Exception | None = None
     try:
-        # Other threads read images into pinned memory meanwhile: only this one's calls may spoil the capture.
+        # Other threads may copy images into pinned memory during the capture; "thread_local" ignores their CUDA calls.
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
             try:
                 step()
-            except Exception as error:  # raised after the capture has been ended, which may raise another one
+            except Exception as error:  # raised again after the end of the capture, which may itself raise
                 failure = error
     except Exception as error:
         raise failure or error from None
@@ -130,5 +130,5 @@ def _capture_cuda(step: Step) -> Step:
     return graph.replay
 
 
-# How steps are captured, by type of device.
+# Capture function by device type.
 CAPTURES: dict[str, Callable[[Step], Step]] = {"cuda": _capture_cuda}

@@ -1,8 +1,8 @@
-"""What a cell has for itself in a process, so that several can be trained in turns without influence on each other.
+"""Isolates cells that are trained alternately in one process, so that they do not influence each other.
 
-These are the states of torch's default random number generators, which networks with dropout draw from, and on a GPU a
-stream: kernels of several small networks then run at the same time, and CUDA graphs can be captured, which the default
-stream does not allow. See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-streams.
+Each cell has its own states of torch's default random number generators, which layers such as dropout use, and on a GPU
+its own stream. Separate streams let kernels of several small networks run concurrently and allow the capture of CUDA
+graphs, which the default stream does not. See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-streams.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Event = TypeVar("Event")
 
 
 def isolated(events: Generator[Event, None, None], device: torch.device) -> Iterator[Event]:
-    """Yields what a generator does, each time with the random states and the stream that it alone has.
+    """Yields the events of a generator, which runs with its own random states and stream.
 
-    What was computed for an event is complete for whoever uses it: the caller's stream waits for it.
+    The caller's stream waits for the generator's, so the tensors of an event are complete when the caller uses them.
     """
     own = Isolation(device)
     try:
@@ -36,10 +36,10 @@ def isolated(events: Generator[Event, None, None], device: torch.device) -> Iter
 
 
 class Isolation:
-    """The random states and the stream of a cell; the random states start as copies of the current ones.
+    """The random states and the stream of a cell; the random states are initialized as copies of the current ones.
 
     Args:
-        device: that the cell is trained on.
+        device: the device on which the cell is trained.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -47,13 +47,13 @@ class Isolation:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
-            self._stream.wait_stream(torch.cuda.current_stream(device))  # which has copied the images
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # images may still be copied on it
             self._default = torch.cuda.default_generators[self._stream.device_index]
             self._random = self._default.clone_state()
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Computes in the stream, with these random states in the place of torch's."""
+        """Activates the stream, and replaces torch's random states with those of the cell."""
         outside = torch.get_rng_state()
         torch.set_rng_state(self._cpu)
         try:
@@ -69,7 +69,7 @@ class Isolation:
     @contextmanager
     def _entered_on_gpu(self, stream: torch.cuda.Stream) -> Iterator[None]:
         outer = torch.cuda.current_stream(stream.device)
-        # Exchanged as objects, not as values: a graph writes the state of the object that it was captured with.
+        # Swaps state objects instead of copying values: a graph updates the state object that it was captured with.
         outside = self._default.graphsafe_get_state()
         self._default.graphsafe_set_state(self._random)
         try:

@@ -1,7 +1,7 @@
-"""A cell as whoever trains it gets it: plain data that can be sent anywhere, and how it is trained.
+"""Jobs: cells as plain data that can be sent to a worker, and the function that trains them.
 
-A job knows nothing of Optuna, MLflow or files: a worker on another machine needs nothing else but the images. What is
-sent back of networks are the bytes of a file, which is read without running code of it.
+A job is independent of Optuna, MLflow and files: a worker on another machine needs only the job and the images.
+Networks are sent back as the bytes of a file, which is read without executing code from it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ if TYPE_CHECKING:
 
     from ablations.data.device import DeviceImages, ImageFormat
 
-# As torch, the system, cuDNN and cuBLAS (CUDNN_STATUS_ALLOC_FAILED) have it.
+# Phrases in the messages of torch, the operating system, cuDNN and cuBLAS (CUDNN_STATUS_ALLOC_FAILED).
 _TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory", "_status_alloc_failed")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell to be trained, and how.
+    """A cell to be trained, and its training settings.
 
     Args:
-        recipe: the cell's own, with precision and memory format resolved.
-        checkpoint_every, micro_batches: as for `train`.
-        threads: that the CPU computes with; the last digits of a result on the CPU depend on it.
+        cell: the cell.
+        recipe: the cell's recipe, with precision and memory format resolved.
+        threads: number of CPU threads; the last digits of a result on the CPU depend on it.
         keeps_weights, keeps_predictions: whether trained weights, and predictions on the test images, are sent back.
-        seconds: that the cell may take; 0 is no limit.
-        checkpoint: one to go on from.
-        lost: how often it was begun by a worker that went away.
+        seconds: time limit of the cell; 0 is no limit.
+        checkpoint_every, micro_batches: as for `train`.
+        checkpoint: the content of a checkpoint to resume from.
+        lost: number of earlier attempts that ended because a worker was lost.
     """
 
     cell: Cell
@@ -57,9 +58,9 @@ class Job:
 
 
 def work(job: Job, images: DeviceImages) -> Iterator[events.Progress]:
-    """Trains a job's cell and yields its progress; whatever goes wrong is progress, too.
+    """Trains a job's cell and yields its events; an error is yielded as a `Failed` event.
 
-    A checkpoint that cannot be read, or gone on from, is done without.
+    If the checkpoint cannot be used, training restarts from the beginning.
     """
     import torch
 
@@ -81,14 +82,14 @@ def work(job: Job, images: DeviceImages) -> Iterator[events.Progress]:
         failure = events.Failed(events.DIVERGED, f"DivergedError: {error}")
     except Exception as error:
         failure = failure_of(error)
-    yield failure  # only here, where the error holds no tensors any more
+    yield failure  # after the except block, so that the error and its traceback no longer hold tensors
 
 
 def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> Iterator[events.Progress]:
     from ablations.training.train import Checkpoint, Result, Trained, train
 
     started = time.perf_counter() - (state["seconds"] if state else 0.0)
-    heard = train(
+    training = train(
         job.cell.variant.network,
         job.recipe,
         images,
@@ -98,7 +99,7 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
         checkpoint_every=job.checkpoint_every,
         is_tested_once=job.cell.is_tested_once,
     )
-    for event in heard:
+    for event in training:
         if isinstance(event, Checkpoint):
             yield events.Saved(pack(event.state))
         elif isinstance(event, Trained):
@@ -117,9 +118,10 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
 
 
 def failure_of(error: Exception) -> events.Failed:
-    """Returns what is said of an error that has ended a cell; to be called while it is handled.
+    """Returns the event for an error that ended a cell; call it while the error is handled.
 
-    A cell whose process lost its GPU is lost, and may be trained in another process. An assertion would fail there too.
+    After a device fault the kind is `LOST`, and the cell may be retried in another process. A failed assertion is an
+    `ERROR`, as it would fail there too.
     """
     reason = traceback.format_exc()
     fault = error if is_device_fault(error) else lost_device()
@@ -130,7 +132,7 @@ def failure_of(error: Exception) -> events.Failed:
 
 
 def kind_of(error: BaseException) -> str:
-    """Tells an error that less memory would mend from others."""
+    """Returns `OUT_OF_MEMORY` or `ERROR`."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -149,7 +151,7 @@ def pack(content: Mapping[str, Any]) -> bytes:
     """Returns a dictionary of tensors and plain values as `torch.save` writes it."""
     import torch
 
-    written = io.BytesIO()  # into a file torch.save would write itself, and call a full disk a RuntimeError
+    written = io.BytesIO()  # not a file: torch.save reports a full disk as a RuntimeError, not an OSError
     torch.save(dict(content), written)
     return written.getvalue()
 
@@ -158,14 +160,14 @@ def unpack(content: bytes, micro_batches: int) -> dict[str, Any]:
     """Reads a checkpoint.
 
     Raises:
-        ValueError: if it is none, or was made with other micro-batches.
+        ValueError: if the content is invalid, or the number of micro-batches differs.
     """
     import torch
 
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         made_with = state["micro_batches"]
-    except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
+    except Exception as error:  # torch and pickle raise many types of errors for damaged files
         raise ValueError(first_line(error)) from error
     if made_with != micro_batches:
         raise ValueError(f"it was written with {made_with} micro-batches")
@@ -173,7 +175,7 @@ def unpack(content: bytes, micro_batches: int) -> dict[str, Any]:
 
 
 def pack_weights(cell: Cell, model: nn.Module, classes: Sequence[str], inputs: ImageFormat) -> bytes:
-    """Returns a trained network's weights, with what describes it, as the file of the cell has them."""
+    """Returns a trained network's weights and metadata as the content of the cell's file."""
     from ablations.training.weights import KeptNetwork
 
     variant = cell.variant

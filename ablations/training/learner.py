@@ -1,7 +1,8 @@
-"""A network with its optimizer under a recipe: how a training step and an inference are computed.
+"""A network with its optimizer: computes training steps and inference as configured by a recipe.
 
-The optimizer is SGD with Nesterov momentum or AdamW. Labels are classes or, of mixed images, distributions of classes;
-both are smoothed. Norms, biases and gates decay only where `train.decay=all` asks for it.
+The optimizer is SGD with Nesterov momentum or AdamW. Labels are class indices or, for mixed images, class
+distributions; label smoothing applies to both. Weight decay applies to norms, biases and gates only with
+`train.decay=all`.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from sa_core import ShuffleAttention, create_model
 
 
 class Learner:
-    """A network that can be trained; the same arguments make the same weights.
+    """A network with its optimizer; equal arguments give equal initial weights.
 
     Args:
         network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
-        recipe: with precision and memory format resolved.
-        seed: of the initial weights.
-        prepare: does something to the network as it was built, such as putting other modules into it.
-        micro_batches: parts that a batch is taken in, one after the other, with their gradients added up. It needs less
-            memory; batch norm sees the parts.
+        recipe: the training recipe, with precision and memory format resolved.
+        num_classes: number of classes.
+        seed: the seed of the initial weights.
+        device: the device of the network.
+        prepare: modifies the network after it is built, for example replaces modules.
+        micro_batches: number of parts of a batch that are processed in sequence, with gradient accumulation, to save
+            memory; batch norm computes statistics of each part.
 
     Attributes:
         model: the network that is trained.
-        average: its moving average where the recipe has one, otherwise None.
+        average: its moving average if the recipe has one, otherwise None.
         rate: the learning rate, a tensor of shape () on the device, so that a CUDA graph reads its current value.
     """
 
@@ -54,15 +57,15 @@ class Learner:
         self.model = model.to(device).to(memory_format=layout(recipe.memory_format))
         self.average = AveragedNetwork(self.model, recipe.ema) if recipe.ema else None
         self.optimizer = make_optimizer(self.model, recipe)
-        # The fused kernels read single precision on a GPU, and convert whatever they get to double on the CPU.
+        # torch's fused optimizers read the rate as float32 on a GPU, and convert it to float64 on the CPU.
         dtype = torch.float32 if device.type == "cuda" else torch.float64
         self.rate = torch.full((), recipe.learning_rate, dtype=dtype, device=device)
         self._bind_rate()
-        # Evaluation, whose last batch has a shape of its own, stays eager.
+        # Evaluation stays eager, as its last batch has another shape.
         self._trained = self.model if recipe.compile == "none" else compiled(self.model, recipe.compile)
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
-        """Takes over the state of an optimizer, but not its learning rate."""
+        """Loads the state of an optimizer, except its learning rate."""
         self.optimizer.load_state_dict(state)
         self._bind_rate()
 
@@ -71,13 +74,13 @@ class Learner:
             group["lr"] = self.rate
 
     def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """Takes one training step and returns its loss, still on the device.
+        """Runs one training step and returns its loss, on the device.
 
-        Nothing in it waits for the device or depends on a value of the CPU, so that it can be captured.
+        The step does not synchronize with the device or depend on CPU values, so it can be captured in a CUDA graph.
 
         Args:
             pixels: of shape (B, 3, H, W).
-            labels: classes, of shape (B,), or distributions of them, of shape (B, classes).
+            labels: class indices, of shape (B,), or class distributions, of shape (B, classes).
         """
         parts = zip(pixels.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True)
         losses = [self._backward(images, classes, len(classes) / len(labels)) for images, classes in parts]
@@ -96,19 +99,19 @@ class Learner:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is tested and kept: the averaged one where there is one."""
+        """The network that is tested and stored: the averaged network if there is one, otherwise `model`."""
         return self.model if self.average is None else self.average.model
 
     @property
     def attention_by(self) -> str:
-        """By what shuffle attention is computed: `kernels`, `torch`, or both; empty where there is none."""
+        """The implementation of shuffle attention: `kernels`, `torch`, or both; empty if there is no such module."""
         dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
         modules = [module for module in self.model.modules() if isinstance(module, ShuffleAttention)]
         return " and ".join(sorted({"torch" if module.reason_against(dtype) else "kernels" for module in modules}))
 
     @property
     def persistent(self) -> list[Tensor]:
-        """What it keeps between steps: weights, buffers, their average, and the optimizer's state."""
+        """The tensors that persist between steps: weights, buffers, their average, and the optimizer's state."""
         state = [value for entry in self.optimizer.state.values() for value in entry.values()]
         models = [self.model] if self.average is None else [self.model, self.average.model]
         kept = [*(value for model in models for value in (*model.parameters(), *model.buffers())), *state]
@@ -116,7 +119,7 @@ class Learner:
 
 
 def build_network(network: dict[str, Any], num_classes: int, seed: int, *, fused: str = "auto") -> nn.Module:
-    """Builds the network that a variant describes; `fused` is the recipe's: `on` is for the variants that have one."""
+    """Builds the network of a variant; `fused` is the recipe's option, whose value `on` is treated as `auto` here."""
     attention = {("attention" if key == "name" else key): value for key, value in network["attention"].items()}
     return create_model(
         **network["model"], **attention, num_classes=num_classes, seed=seed, fused="off" if fused == "off" else "auto"
@@ -137,38 +140,38 @@ def layout(memory_format: str) -> torch.memory_format:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Returns the context in which a network computes in `bf16`; in `fp32` it changes nothing."""
+    """Returns the autocast context for `bf16`; for `fp32` the context has no effect."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def decayed_parameters(model: nn.Module, decay: str) -> list[Tensor]:
-    """Returns the parameters that weight decay acts on: `weights` of convolutions and linear layers, or `all`."""
+    """Returns the parameters with weight decay: `weights` of convolutions and linear layers, or `all`."""
     if decay == "all":
         return [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))]
 
 
 def be_deterministic() -> None:
-    """Has torch choose algorithms that give the same result each time, and compute fp32 as fp32."""
-    # cuBLAS reads the variable when it is first used.
+    """Configures torch to use deterministic algorithms, and full precision (no TF32) for fp32."""
+    # cuBLAS reads the variable at its first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Otherwise every new tensor is written once for nothing.
+    # Avoids an unnecessary write to every new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def compiled(module: nn.Module, mode: str = "default") -> nn.Module:
-    """Returns a compiled module for inputs of fixed shapes; one that is built like an earlier one reuses its code."""
-    # Every network runs the same lines of Python; after eight of them dynamo would give up and run eagerly.
+    """Returns a compiled module for inputs of fixed shapes; a module with the same structure reuses compiled code."""
+    # All networks share the same Python code, and dynamo's default limit is eight recompilations, then it runs eagerly.
     torch._dynamo.config.recompile_limit = 4096
     torch._dynamo.config.accumulated_recompile_limit = 65536
     return cast(nn.Module, torch.compile(module, mode=mode, dynamic=False))
 
 
 def make_optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
-    """Makes the optimizer of a recipe, which can be captured in a CUDA graph where the network is on a GPU."""
+    """Returns the optimizer of a recipe; for a network on a GPU it can be captured in a CUDA graph."""
     decayed = decayed_parameters(model, recipe.decay)
     chosen = {id(parameter) for parameter in decayed}
     free = [parameter for parameter in model.parameters() if id(parameter) not in chosen and parameter.requires_grad]

@@ -1,13 +1,13 @@
-"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): each image of a batch is mixed with another one, labels too.
+"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): each image of a batch and its label are mixed with another.
 
-One lambda is drawn per batch, as in the code of both papers. An image's partner is the one before it: batches come in
-a random order already, and of a random permutation one image per batch would be its own partner on average, as would
-the middle one of a flipped batch. (torchvision pairs images likewise, timm flips the batch.) Where both are on, each
-batch gets one of the two with equal probability, as in the training scripts of torchvision and timm.
+One lambda is drawn per batch, as in the code of both papers. An image's partner is the previous image of the batch, as
+in torchvision: batches are already in random order, and a random permutation would pair one image per batch with itself
+on average, as would flipping a batch of odd size (timm). If both methods are on, one of them is chosen for each batch
+with equal probability, as in the training scripts of torchvision and timm.
 
-All is drawn on the CPU from a named stream, an epoch at a time, so that it is the same for all variants of a replicate,
-on every device, and however many parts a batch is taken in. The draws of an epoch are tensors on the device: a training
-step reads those of its batch by its position, without a value from the CPU.
+All parameters are drawn on the CPU from a named random stream, one epoch at a time. They are therefore the same for all
+variants of a replicate, for all devices and for any number of micro-batches. They are stored on the device, where a
+training step selects those of its batch by position without reading a CPU value.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sa_core.seeds import stream_seed
 
 @dataclass(frozen=True)
 class Mix:
-    """How a batch is mixed.
+    """Parameters that mix a batch.
 
     Args:
-        share: lambda, the share of an image's own label; the rest is its partner's.
-        box: first and last rows and columns, the last ones excluded, that an image has of its partner; None blends the
-            two images, `share` of its own.
+        share: lambda, the weight of an image's own label; the partner's label has 1 - lambda.
+        box: first row, last row, first column and last column (last ones exclusive) that are replaced by the
+            partner's (CutMix); None blends the two images with weights lambda and 1 - lambda (mixup).
     """
 
     share: float
@@ -43,11 +43,11 @@ class Mixing:
     """Mixes the batches of an epoch on the device.
 
     Args:
-        mixup, cutmix: alpha of each one's Beta distribution of lambda; 0 is off, and both off mixes nothing.
-        count: batches of an epoch.
-        side: of the images, in pixels.
+        mixup, cutmix: alpha of the Beta distribution of lambda for each method; 0 turns the method off.
+        count: number of batches per epoch.
+        side: height and width of the images, in pixels.
         classes: number of classes.
-        device: of the batches.
+        device: the device of the batches.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Mixing:
         self._mixup, self._cutmix, self._count = mixup, cutmix, count
         self._line = torch.arange(side, device=device)
         self._classes = torch.arange(classes, device=device)
-        # In double precision, so that each is rounded once, to the type of the pixels.
+        # In float64, so that each value is rounded only once, to the type of the pixels.
         self._partners, self._blends = torch.zeros(2, count, dtype=torch.float64, device=device)
         self._boxes = torch.zeros(count, 4, dtype=torch.int64, device=device)
 
@@ -66,13 +66,13 @@ class Mixing:
         return bool(self._mixup or self._cutmix)
 
     def begin(self, seed: int, epoch: int) -> None:
-        """Draws how the batches of an epoch are mixed."""
+        """Draws the mixing parameters of an epoch."""
         if self.is_on:
             side = len(self._line)
             self.load(draw_mixes(self._mixup, self._cutmix, self._count, side, stream_seed(seed, "mixing", epoch)))
 
     def load(self, mixes: Sequence[Mix]) -> None:
-        """Copies how the batches of an epoch are mixed to the device."""
+        """Copies the mixing parameters of an epoch to the device."""
         partners = [1 - mix.share for mix in mixes]
         blends = [0.0 if mix.box else 1 - mix.share for mix in mixes]
         self._partners.copy_(torch.tensor(partners, dtype=torch.float64))
@@ -85,11 +85,11 @@ class Mixing:
         Args:
             pixels: normalised, of shape (B, 3, side, side).
             labels: int64 of shape (B,).
-            position: int64 of shape (), on the device: number of the batch within its epoch.
+            position: index of the batch within its epoch, int64 of shape (), on the device.
 
         Returns:
-            The pixels and, where batches are mixed, the labels' distributions, of shape (B, classes) and the type of
-            the pixels.
+            The pixels, and the labels: unchanged if mixing is off, otherwise class distributions of shape (B, classes)
+            with the type of the pixels.
         """
         if not self.is_on:
             return pixels, labels
@@ -107,7 +107,7 @@ class Mixing:
 
 
 def mixing_of(images: DeviceImages, recipe: TrainConfig) -> Mixing:
-    """Returns what mixes a recipe's training batches of a data set."""
+    """Returns the `Mixing` of a recipe for a data set."""
     return Mixing(
         recipe.mixup,
         recipe.cutmix,
@@ -119,7 +119,7 @@ def mixing_of(images: DeviceImages, recipe: TrainConfig) -> Mixing:
 
 
 def training_batches(images: DeviceImages, recipe: TrainConfig, seed: int, epoch: int) -> Iterator[Batch]:
-    """Yields an epoch's batches as a recipe mixes them: with labels or, where mixed, with distributions of labels."""
+    """Yields an epoch's batches, mixed as the recipe requires; mixed batches have class distributions as labels."""
     mixing = mixing_of(images, recipe)
     mixing.begin(seed, epoch)
     positions = torch.arange(images.train_images(recipe.batch_size) // recipe.batch_size, device=images.device)
@@ -129,14 +129,15 @@ def training_batches(images: DeviceImages, recipe: TrainConfig, seed: int, epoch
 
 
 def draw_mixes(mixup: float, cutmix: float, count: int, side: int, seed: int) -> list[Mix]:
-    """Draws how so many batches are mixed, of images of `side` x `side` pixels.
+    """Draws the mixing parameters of `count` batches.
 
     Args:
-        mixup, cutmix: alpha of each one's Beta distribution of lambda; 0 is off, and one of them is on.
-        count: batches.
-        seed: of which 32 bits count.
+        mixup, cutmix: alpha of the Beta distribution of lambda for each method; 0 is off, at least one is on.
+        count: number of batches.
+        side: height and width of the images, in pixels.
+        seed: the lowest 32 bits are used.
     """
-    random = np.random.RandomState(seed % 2**32)  # whose streams are frozen
+    random = np.random.RandomState(seed % 2**32)  # its streams are the same in all NumPy versions
     is_cut = random.random_sample(count) < (0.5 if mixup and cutmix else float(not mixup))
     shares = np.where(is_cut, *(random.beta(alpha or 1.0, alpha or 1.0, count) for alpha in (cutmix, mixup)))
     centres = random.randint(side, size=(count, 2))
@@ -147,7 +148,7 @@ def draw_mixes(mixup: float, cutmix: float, count: int, side: int, seed: int) ->
 
 
 def _cut(share: float, centre: tuple[int, int], side: int) -> Mix:
-    """Places a box of 1 - `share` of the image around a pixel; it may reach over edges, so lambda is what it leaves."""
+    """Places a box with an area of 1 - `share` around a pixel; lambda is the area outside the box clipped at edges."""
     half = int(0.5 * math.sqrt(1 - share) * side)
     (top, bottom), (left, right) = ((max(0, middle - half), min(side, middle + half)) for middle in centre)
     return Mix(1 - (bottom - top) * (right - left) / side**2, (top, bottom, left, right))

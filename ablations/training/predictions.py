@@ -1,16 +1,17 @@
-"""A trained network's predictions on the test images, and the file that keeps them.
+"""A trained network's predictions on the test images, and their file format.
 
-A file is what `numpy.savez_compressed` makes of these arrays, with an entry an image in the order of the test set:
+A file is written by `numpy.savez_compressed`. Except for `classes`, its arrays have one entry per image, in the order
+of the test set:
 
     labels        the true class, uint8 or uint16
-    shifts        the predicted class less the true one, modulo the number of classes: 0 where it is right
-    ranks         how many classes have a higher logit than the true one, at most 255; uint8
+    shifts        the predicted class minus the true one, modulo the number of classes: 0 if correct
+    ranks         number of classes with a higher logit than the true one, at most 255; uint8
     confidences   softmax probability of the predicted class in steps of 1/255, uint8
-    classes       how many classes there are
+    classes       number of classes
 
-Of 10,000 images of 10 classes it takes 17 KB at 93 % top-1. Predicted classes as they are would take 4 KB more, all
-top-5 classes 18 KB, confidences as float16 7 KB, for an ECE that differs by .001 points. The labels are in each file,
-as replicates may be tested on images of their own.
+For 10,000 images of 10 classes at 93 % top-1 the file has 17 KB. Storing predicted classes instead of shifts would add
+4 KB, all top-5 classes 18 KB, and confidences as float16 7 KB, while the ECE would change by .001 points. Each file
+contains the labels, as replicates may have different test images.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from numpy.typing import NDArray
 
 from ablations.common.wording import first_line
 
-BINS = 15  # of confidence, as Guo et al. 2017 have them
+BINS = 15  # confidence bins, as in Guo et al. 2017
 TOP = 5
-_STEPS = 255  # of a confidence
+_STEPS = 255  # quantization steps of a confidence
 _LOWEST_RANK = 255
 
 Classes = NDArray[np.integer[Any]]
@@ -38,10 +39,10 @@ class Predictions:
     """A network's predictions on test images; all arrays are of shape (N,), in the order of the test set.
 
     Attributes:
-        classes: how many there are.
+        classes: number of classes.
         labels: the true classes, uint8 or uint16.
-        predicted: the classes with the highest logit, likewise.
-        ranks: how many classes have a higher logit than the true one, at most 255; 0 where it is predicted.
+        predicted: the classes with the highest logit, uint8 or uint16.
+        ranks: number of classes with a higher logit than the true one, at most 255; 0 if the prediction is correct.
         steps: softmax probability of the predicted class in steps of 1/255.
     """
 
@@ -53,7 +54,7 @@ class Predictions:
 
     @classmethod
     def of(cls, classes: int, labels: Any, predicted: Any, ranks: Any, confidences: Any) -> Predictions:
-        """Makes predictions of whatever arrays, rounding ranks and confidences as a file does."""
+        """Creates predictions from arrays of any type; clips ranks and quantizes confidences as in a file."""
         steps = np.rint(_STEPS * np.nan_to_num(np.asarray(confidences, dtype=np.float64)))
         return cls(
             classes,
@@ -74,18 +75,18 @@ class Predictions:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each image's class is predicted."""
+        """Whether the prediction of each image is correct."""
         right: NDArray[np.bool_] = self.predicted == self.labels
         return right
 
     @property
     def top1(self) -> float:
-        """Share of images whose class is predicted, in percent."""
+        """Top-1 accuracy in percent."""
         return 100 * int(self.right.sum()) / len(self)
 
     @property
     def top5(self) -> float | None:
-        """Share of images whose class is among the five highest logits, in percent; None of up to five classes."""
+        """Top-5 accuracy in percent; None if there are at most five classes."""
         return 100 * int((self.ranks < TOP).sum()) / len(self) if self.classes > TOP else None
 
     @property
@@ -108,13 +109,13 @@ class Predictions:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Predictions:
-        """Reads the content of a file; raises ValueError if it is none."""
+        """Reads the content of a file; raises ValueError if the content is invalid."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as kept:
                 labels, shifts, ranks, steps = (kept[name] for name in ("labels", "shifts", "ranks", "confidences"))
                 classes = int(kept["classes"])
                 predicted = (labels.astype(np.int64) + shifts) % classes
-        except Exception as error:  # what a damaged file makes numpy and zipfile raise is of many kinds
+        except Exception as error:  # numpy and zipfile raise many types of errors for damaged files
             raise ValueError(first_line(error)) from error
         if not len(labels) == len(ranks) == len(steps) > 0 or labels.max() >= classes:
             raise ValueError("its arrays have inconsistent shapes")
@@ -122,17 +123,17 @@ class Predictions:
 
 
 def _small(classes: int, labels: Any) -> Classes:
-    """Returns classes in as few bytes as so many of them need."""
+    """Returns class indices as uint8 if possible, otherwise as uint16."""
     return np.asarray(labels).astype(np.uint8 if classes <= 256 else np.uint16)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How confident predictions were and how often they were right, in bins of confidence of equal width.
+    """Confidence and accuracy of predictions in confidence bins of equal width.
 
     Attributes:
-        counts: predictions in each bin, (bins,).
-        confidence, accuracy: their means in each bin as shares, (bins,); nan where a bin has none.
+        counts: number of predictions in each bin, (bins,).
+        confidence, accuracy: mean confidence and accuracy in each bin, from 0 to 1, (bins,); NaN for empty bins.
     """
 
     counts: NDArray[np.int64]
@@ -141,7 +142,7 @@ class Calibration:
 
     @classmethod
     def of(cls, confidences: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> Calibration:
-        """Sorts predictions by their confidence; a bin has its upper edge and lacks its lower one."""
+        """Assigns predictions to bins by confidence; a bin includes its upper edge and excludes its lower one."""
         place = np.clip(np.ceil(confidences * bins - 1e-9).astype(np.int64) - 1, 0, bins - 1)
         counts = np.bincount(place, minlength=bins)
         sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidences, right))
@@ -150,6 +151,6 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """The expected calibration error (Guo et al. 2017) in percent: the mean gap, weighted by predictions."""
+        """The expected calibration error (Guo et al. 2017) in percent: the gap of each bin, weighted by its count."""
         gaps = np.abs(self.confidence - self.accuracy)
         return 100 * float(np.nansum(gaps * self.counts) / self.counts.sum())

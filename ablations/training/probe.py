@@ -1,4 +1,4 @@
-"""Estimates what a cell will cost from a few real training steps of its network, whose weights are discarded."""
+"""Estimates the cost of a cell from a few training steps of its network; the trained weights are discarded."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from ablations.training.learner import Learner, forward
 from ablations.training.mixing import training_batches
 from ablations.training.schedule import learning_rates
 
-_FEWEST = 3  # steps, of which the first third warms up
-_SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
-_RANGE = (0.1, 0.9)  # quantiles of the steps, which a busy machine's total may lie between
+_FEWEST = 3  # minimum number of steps; the first third is the warm-up
+_SHARE_OF_STEPS = 0.1  # maximum number of steps, as a share of the cell's, unless the minimum is higher
+_RANGE = (0.1, 0.9)  # quantiles of the step times that give the range of the estimate, for a busy machine
 
-_warm: set[str] = set()  # types of devices that this process has taken a step on
+_warm: set[str] = set()  # types of devices on which this process has run a step
 
 
 def probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float) -> Probe:
-    """Takes a few training steps and a batch of inference, and estimates the cost of a whole cell.
+    """Runs a few training steps and one batch of inference, and estimates the cost of a whole cell.
 
-    Steps are taken for so many seconds, but a few in any case, and as a cell takes them: from a CUDA graph where the
-    cell has one.
+    Steps run until the time limit `seconds`, but never fewer than the minimum, and as in the cell: as a CUDA graph if
+    the cell uses one.
     """
     with Isolation(images.device).entered():
         return _probe(network, recipe, images, seconds)
 
 
 def _probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float) -> Probe:
-    recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
+    recipe = replace(recipe, compile="none")  # compiling may take longer than the cell
     learner = Learner(network, recipe, len(images.classes), 0, images.device)
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
-    # The first third of the steps, in which one may be captured, is not counted.
+    # The first third of the steps is not counted; it includes the capture, if any.
     fewest = _FEWEST if reason_against(recipe, images.device) else 3 * (WARM_UP + 1)
     most = min(steps, max(fewest, round(_SHARE_OF_STEPS * steps * recipe.epochs)))
     begun = time.perf_counter()
@@ -56,7 +56,7 @@ def _probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, s
         take_step()
         wait_for(images.device)
         times.append(time.perf_counter() - started)
-    loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
+    loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # factor for the time to fetch batches
     batch = next(training_batches(images, recipe, 0, 0))
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
     tested = images.test_images + (recipe.epochs - 1) * sample_size(images.test_images)
@@ -75,18 +75,18 @@ def _probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, s
 def probe_or_reason(
     network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, threads: int
 ) -> Probe | str:
-    """Probes with so many threads; returns the reason if that fails, so that other variants are probed all the same."""
+    """Runs `probe` with `threads` CPU threads; returns the reason if it fails, so that other variants are probed."""
     torch.set_num_threads(threads)
     try:
         if images.device.type not in _warm:
             _warm_up(network, recipe, images)
         return probe(network, recipe, images, seconds)
-    except Exception as error:  # such as too little memory; cells may succeed all the same
+    except Exception as error:  # for example, not enough memory; the cells may still succeed
         return first_line(error)
 
 
 def _warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages) -> None:
-    """Takes a step, in which torch initialises what it does once per process."""
+    """Runs a step, so that torch's initialization, once per process, is not timed."""
     learner = Learner(network, replace(recipe, compile="none"), len(images.classes), 0, images.device)
     learner.step(*next(images.train_batches(recipe.batch_size, 0, 0)))
     wait_for(images.device)
@@ -94,7 +94,7 @@ def _warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages)
 
 
 def _test_seconds(learner: Learner, images: DeviceImages) -> float:
-    """Returns what a test image takes, in seconds, by training images: test images are for results alone."""
+    """Returns the seconds to test one image, measured on training images: test images are used only for results."""
     size = min(test_batch_size(learner.recipe, images), images.test_images, images.train_images(1))
     learner.model.eval()
     pixels, _ = next(images.train_batches(size, 0, 0))

@@ -1,4 +1,4 @@
-"""Learning rate schedules: the learning rate of every step of a training is known before its first one."""
+"""Learning rate schedules; the learning rates of all steps are computed before training starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ablations.config import TrainConfig
 
 
 def learning_rates(recipe: TrainConfig, steps: int) -> list[float]:
-    """Returns the learning rate of each of so many steps."""
+    """Returns the learning rate of each of `steps` steps."""
     shares = (learning_rate_share(recipe.schedule, recipe.warmup, step, steps) for step in range(steps))
     return [recipe.learning_rate * share for share in shares]
 
@@ -17,9 +17,9 @@ def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> 
     """Returns the learning rate of a step as a fraction of the peak learning rate.
 
     `cosine` falls from 1 to 0 over the steps (Loshchilov and Hutter 2017). The other schedules first rise to 1 over
-    the `warmup` share of the steps, and then fall likewise. `warmup_cosine` rises linearly (Goyal et al. 2017), from
-    1/(n + 1) where it does so for n steps; `onecycle` rises from 1/25 (Smith and Topin 2018, with the cosine arcs of
-    torch's OneCycleLR, which divides by zero where the rise is one step long).
+    the `warmup` share of the steps, and then fall like `cosine`. `warmup_cosine` rises linearly (Goyal et al. 2017),
+    from 1/(n + 1) for a warm-up of n steps; `onecycle` rises from 1/25 along a cosine (Smith and Topin 2018, as in
+    torch's OneCycleLR, which is not used because it divides by zero for a warm-up of one step).
     """
     rise = 0 if schedule == "cosine" else min(round(warmup * steps), steps - 1)
     if step < rise:

@@ -1,8 +1,8 @@
-"""A whole training step over tensors of fixed address: batch, mixing, forward, loss, backward, optimizer, schedule.
+"""A whole training step on tensors with fixed addresses: batch, mixing, forward, loss, backward, optimizer, schedule.
 
-The step is written once. Called, it is computed operation by operation; `ablations.training.graphs` captures the same
-function in a CUDA graph. Therefore it uses no value of the CPU that changes from step to step: counters, learning rate
-and loss are tensors on the device.
+The same function serves for eager execution and for the capture as a CUDA graph (`ablations.training.graphs`).
+Therefore it does not depend on CPU values that change between steps: counters, learning rate and loss are tensors on
+the device.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ablations.training.mixing import Mixing
 
 
 class TrainingStep:
-    """The steps of a training.
+    """The training step of a cell; call it once per step.
 
     Args:
-        learner: takes the steps.
-        feed: its batches, of the learner's device.
-        mixing: of the batches.
+        learner: the network and its optimizer.
+        feed: the batches, on the learner's device.
+        mixing: mixes the batches.
         rates: the learning rate of each step of the training.
-        seed: of how batches are mixed.
+        seed: the seed of the mixing parameters.
 
     Attributes:
         loss: sum of the losses of this epoch's steps, of shape (), on the device.
@@ -39,7 +39,7 @@ class TrainingStep:
         self.loss = torch.zeros((), device=device)
 
     def begin(self, epoch: int, steps: int) -> None:
-        """Prepares an epoch; `steps` were taken before it."""
+        """Prepares an epoch; `steps` is the number of steps before it."""
         self._feed.begin(epoch)
         self._mixing.begin(self._seed, epoch)
         self._position.zero_()
@@ -48,11 +48,11 @@ class TrainingStep:
         self._learner.model.train()
 
     def advance(self) -> None:
-        """Fetches what the next step needs from outside of the device; to be called before each step."""
+        """Fetches the data of the next step that are not on the device yet; call it before each step."""
         self._feed.advance()
 
     def __call__(self) -> None:
-        """Takes the next step."""
+        """Runs the next step."""
         pixels, labels = self._mixing.apply(*self._feed.batch(self._position), self._position)
         self._learner.rate.copy_(self._rates.index_select(0, self._done)[0])
         self.loss += self._learner.step(pixels, labels)

@@ -1,7 +1,7 @@
-"""One cell in, one result out. Knows nothing of Optuna, MLflow or files.
+"""Trains a single cell and yields its events; independent of Optuna, MLflow and files.
 
-`training.step` has the training step, `training.graphs` how it is executed. What is reported is the last epoch, never
-the best: picking the best by test accuracy would be choosing with the test set.
+`training.step` defines the training step, and `training.graphs` executes it. The result is that of the last epoch,
+never of the best one: choosing an epoch by test accuracy would be model selection on the test set.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from ablations.training.predictions import Predictions
 from ablations.training.schedule import learning_rates
 from sa_core.seeds import stream_seed
 
-_CHECKED_EVERY = 50  # steps after which the loss is checked
+_CHECKED_EVERY = 50  # steps between checks for a NaN or infinite loss
 
 
 @dataclass(frozen=True)
 class Result:
     """The result of a cell: accuracy after its last epoch, and its duration.
 
-    `top1`, `top5` (None of up to five classes) and `ece` are in percent and of all test images, `seconds` is the whole
-    cell, `attention_by` is the learner's, and `execution` is how its steps were computed, as in `StepRunner`.
+    `top1`, `top5` (None for at most five classes) and `ece` are in percent, on all test images; `seconds` is the
+    duration of the whole cell; `attention_by` and `execution` are those of `Learner` and `StepRunner`.
     """
 
     top1: float
@@ -50,13 +50,13 @@ class Result:
     execution: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers, as JSON keeps them."""
+        """Returns plain values that JSON can store."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state to resume training from after an epoch; its tensors are the network's, and change with it."""
+    """The state from which training can resume after an epoch; its tensors change as training continues."""
 
     state: dict[str, Any]
 
@@ -89,17 +89,17 @@ def train(
 ) -> Iterator[Event]:
     """Trains a network and yields events, the last of which is its result.
 
-    On the CPU equal arguments, and as many threads, give equal accuracies, bit for bit, whether training was resumed
-    from a checkpoint or not, and whatever else is trained in this process between two events. Closing the iterator
-    stops the training.
+    On the CPU, equal arguments and an equal number of threads give bitwise equal accuracies, whether or not training
+    was resumed from a checkpoint, and whatever else this process trains between two events. Closing the iterator stops
+    the training.
 
     Args:
         network, recipe, micro_batches: as for `Learner`.
-        images: on the device of the training.
-        seed: of initial weights, order and augmentation; the same for all variants of a replicate.
+        images: the data set, on the device of the training.
+        seed: the seed of initial weights, data order and augmentation; the same for all variants of a replicate.
         checkpoint: state of a `Checkpoint` of a training with the same arguments, to resume from.
-        checkpoint_every: seconds after which an epoch ends with a checkpoint.
-        is_tested_once: whether no test image is looked at before the last epoch has ended.
+        checkpoint_every: minimum number of seconds between checkpoints, which are made at the end of an epoch.
+        is_tested_once: whether the network is tested only after the last epoch.
 
     Raises:
         DivergedError: if the loss becomes NaN or infinite.
@@ -123,7 +123,7 @@ def _train(
     if recipe.compile != "none":
         discard_code(network, recipe)
     learner = Learner(network, recipe, len(images.classes), seed, images.device, micro_batches=micro_batches)
-    torch.manual_seed(stream_seed(seed, "network"))  # for what networks draw themselves, as dropout does
+    torch.manual_seed(stream_seed(seed, "network"))  # for random layers such as dropout
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
     rates = learning_rates(recipe, steps * recipe.epochs)
     epochs: list[Epoch] = []
@@ -140,10 +140,10 @@ def _train(
         for done in range(1, steps + 1):
             step.advance()
             take_step()
-            if done % _CHECKED_EVERY == 0:  # seldom, as it waits for the device
+            if done % _CHECKED_EVERY == 0:  # not in every step, as it synchronizes with the device
                 _check_finite(step.loss.item(), f"training, by step {done} of epoch {number + 1}")
             yield Step(before + done, recipe.epochs * steps)
-        train_loss = step.loss.item() / steps  # waits for the device
+        train_loss = step.loss.item() / steps  # synchronizes with the device
         seconds = time.perf_counter() - begun
         _check_finite(train_loss, f"training, in epoch {number + 1}")
         epoch = Epoch(number, train_loss, None, None, rates[before], seconds, time.time())
@@ -163,7 +163,7 @@ def _train(
 
 
 def _test(learner: Learner, images: DeviceImages, epoch: int) -> Evaluation:
-    """Tests a network after an epoch: on all test images after the last one, on a sample after others."""
+    """Tests a network after an epoch: on all test images after the last epoch, on a sample after earlier ones."""
     recipe = learner.recipe
     is_last = epoch + 1 == recipe.epochs
     tested = evaluate(learner.evaluated, recipe, images, None if is_last else sample_size(images.test_images))
@@ -191,7 +191,7 @@ def _state(learner: Learner, epochs: Sequence[Epoch], seconds: float) -> dict[st
 
 
 def _restore(learner: Learner, state: Mapping[str, Any]) -> tuple[list[Epoch], float]:
-    """Restores a learner from a checkpoint; returns its epochs and the seconds that they took."""
+    """Restores a learner from a checkpoint; returns the completed epochs and the elapsed seconds."""
     learner.model.load_state_dict(state["model"])
     learner.load_optimizer(state["optimizer"])
     if learner.average is not None:

@@ -1,8 +1,8 @@
-"""The file of a trained network: safetensors, with what is needed to build the network and to use it.
+"""The file of a trained network: safetensors, with the metadata to build and use the network.
 
-The tensors are the state dict. The metadata, which safetensors keeps as text, are `network` (JSON: settings that
-`build_network` takes), `variant`, `replicate`, `classes` (JSON: names in the order of the logits), and `inputs` (JSON:
-`ImageFormat`). Reading such a file runs no code of it (https://huggingface.co/docs/safetensors).
+The tensors are the state dict. The metadata, which safetensors stores as text, are `network` (JSON: arguments of
+`build_network`), `variant`, `replicate`, `classes` (JSON: names in the order of the logits), and `inputs` (JSON:
+`ImageFormat`). Reading such a file does not execute code from it (https://huggingface.co/docs/safetensors).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ablations.training.learner import build_network
 
 @dataclass(frozen=True)
 class KeptNetwork:
-    """A trained network as its file has it.
+    """The content of a trained network's file.
 
     Attributes:
-        network: `{"model": {...}, "attention": {...}}`, as `build_network` takes it.
-        variant, replicate: which cell was trained.
+        network: `{"model": {...}, "attention": {...}}`, as for `build_network`.
+        variant, replicate: the cell that was trained.
         classes: names of the classes in the order of the logits.
-        inputs: which images the network takes.
+        inputs: the format of the input images.
         state: the state dict, on the CPU.
     """
 
@@ -43,14 +43,14 @@ class KeptNetwork:
     def to_bytes(self) -> bytes:
         """Returns the content of the file."""
         about = {
-            "format": "pt",  # which libraries look for
+            "format": "pt",  # expected by other libraries
             "network": json.dumps(self.network),
             "variant": self.variant,
             "replicate": str(self.replicate),
             "classes": json.dumps(self.classes),
             "inputs": json.dumps(asdict(self.inputs)),
         }
-        # A copy of each tensor: safetensors refuses those that share memory.
+        # Copies each tensor, as safetensors rejects tensors that share memory.
         state = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in self.state.items()}
         return save(state, metadata=about)
 
@@ -59,8 +59,8 @@ class KeptNetwork:
         """Reads a file.
 
         Raises:
-            OSError: if it is not there.
-            ValueError: if it is not one of these.
+            OSError: if the file cannot be opened.
+            ValueError: if the file is invalid.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -76,18 +76,18 @@ class KeptNetwork:
             )
         except OSError:
             raise
-        except Exception as error:  # what a damaged file makes safetensors raise is of many kinds
+        except Exception as error:  # safetensors raises many types of errors for damaged files
             raise ValueError(first_line(error)) from error
 
     def build(self) -> nn.Module:
-        """Builds the network in evaluation mode on the CPU; shuffle attention is computed by torch's operations.
+        """Builds the network in evaluation mode on the CPU; shuffle attention uses torch's operations.
 
         Raises:
-            ValueError: if the weights are of another network.
+            ValueError: if the weights do not fit the network.
         """
         try:
             model = build_network(self.network, len(self.classes), seed=0, fused="off")
             model.load_state_dict(self.state)
-        except Exception as error:  # of what a damaged file names
+        except Exception as error:  # a damaged file may name any network
             raise ValueError(first_line(error)) from error
         return model.eval()

@@ -1,13 +1,14 @@
 """The operator on GPUs: plans how maps are cut into tiles, and launches the kernels of `sa_core.fused.triton_kernels`.
 
-    forward                    a row at a time: 1 kernel     in parts: 2     batch statistics: 3
-    backward                                    3            4               4
+    number of kernels     whole rows     rows in parts     batch statistics
+    forward               1              2                 3
+    backward              3              4                 4
 
-A row (a channel of an image) is worked on by one program if there are enough rows for all processors, and read from
-memory once if it fits into a tile. Otherwise it is cut into parts, which are merged in a fixed order: results do not
-depend on which program comes first.
+A row (a channel of an image) is processed by one program if there are enough rows for all multiprocessors, and read
+from memory once if it fits into a tile. Otherwise it is cut into parts. Their results are merged in a fixed order, so
+that they do not depend on the order of the programs.
 
-Triton is imported when it is first asked for: it takes a while, and need not be there.
+Triton is optional and slow to import, so it is imported at its first use.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from sa_core.fused.form import Form, Parameters, layout_of, new_gradients, new_r
 from sa_core.triton_build import reason_against_triton
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_PROGRAMS = 264  # two for every processor of an H100: with fewer, rows are cut into parts
-_TILE = 4096  # values of a map that a program holds at a time
-_WHOLE = 2  # how many times that where it saves reading the map once more
-_LOOPED = 2048  # values of a tile of a channels_last map that takes several: more of them fit a multiprocessor
-_SHORT = 2048  # values up to which a program takes more rows
-_BYTES = 64  # of neighbouring channels: two sectors of memory, one for each of the blocks that are interleaved
-_CHANNELS = 8  # of a tile of kernels that add up over images: a sector of float32
-_IMAGES = 128
-_WARPS = 4  # of the kernels that add up over images
+_PROGRAMS = 264  # two per multiprocessor of an H100: with fewer programs, rows are cut into parts
+_TILE = 4096  # maximum number of values in a tile
+_WHOLE = 2  # factor by which a tile may be larger if the map is then read only once
+_LOOPED = 2048  # values per tile if a channels_last map needs several: more programs fit a multiprocessor
+_SHORT = 2048  # a tile has several rows, up to this number of values
+_BYTES = 64  # of adjacent channels: two memory sectors, one for each of the two halves that the shuffle interleaves
+_CHANNELS = 8  # channels per tile of the kernels that sum over images: one memory sector of float32
+_IMAGES = 128  # maximum number of images per tile of these kernels
+_WARPS = 4  # warps of these kernels
 
 
 @cache
 def load() -> Any:
-    """Returns the kernels; None where there is no Triton."""
+    """Returns the module of the kernels; None if Triton cannot be imported."""
     try:
         return import_module("sa_core.fused.triton_kernels")
     except ImportError:
@@ -50,15 +51,15 @@ def load() -> Any:
 
 @cache
 def supports(dtype: torch.dtype) -> bool:
-    """Whether feature maps of this type can be worked on here."""
+    """Whether the kernels support feature maps of this type on this machine."""
     return dtype in _DTYPES and reason_against() is None
 
 
 @cache
 def reason_against() -> str | None:
-    """Returns why no map can be worked on here, as a clause; None where maps can.
+    """Returns the reason why the kernels cannot be used on this machine, as a clause; None if they can.
 
-    Where there is a GPU, a warning says the reason, once a process.
+    If there is a GPU, the reason is also issued as a warning, once per process.
     """
     is_interpreted, has_gpu = os.environ.get("TRITON_INTERPRET") == "1", torch.cuda.is_available()
     if not (is_interpreted or has_gpu):
@@ -79,9 +80,9 @@ def forward(
     *,
     kept: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Computes the operator of `sa_core.fused.operator`, whose arguments these are; returns what `new_results` says.
+    """Computes the operator of `sa_core.fused.operator`; arguments as there, results as in `new_results`.
 
-    It makes `rows` in any case: its kernels pass them on to each other.
+    `rows` is always computed, whatever `kept` is, as the kernels use it to exchange statistics.
     """
     del kept
     out, rows, moments = results = new_results(x, form)
@@ -147,7 +148,7 @@ def backward(
     moments: Tensor | None,
     permutation: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Computes the gradients, `out` being the result where that ended in a ReLU; returns what `new_gradients` says."""
+    """Computes the gradients, as in `new_gradients`; `out` is the forward result if it ended in a ReLU, or None."""
     grad_x, grad_shortcut, grad_gates, grad_bn = gradients = new_gradients(x, form, joined=out is not None)
     layout = layout_of(x)
     x, out, grad_out = x.contiguous(memory_format=layout), _in(layout, out), grad_out.contiguous(memory_format=layout)
@@ -191,8 +192,8 @@ def backward(
             "sums_up": sums_up,
             "writes": writes,
         }
-        # With fewer values a thread loads 8 bytes of channels_last maps instead of 16, and with a batch norm behind
-        # more of them take so many registers that half as many warps fit a multiprocessor.
+        # Values per warp: with fewer, a thread loads 8 bytes of a channels_last map instead of 16; with more and a
+        # batch norm, a thread needs so many registers that half as many warps fit a multiprocessor.
         values = 512 if plan.tiles["channels_last"] and form.norm == "none" else 256
         launch_kernel("backward_kernel", plan.grid, _warps(plan, values), arguments, constants)
 
@@ -238,16 +239,16 @@ def backward(
 
 
 class _Plan(NamedTuple):
-    """How a map is cut.
+    """The tiling of a feature map.
 
     Args:
-        grid: programs, by image and block of rows, and by part of rows.
-        sizes: images, channels and positions, the last two divided by what they are known to be divisible by.
-        span: positions of a part.
-        parts: parts of a row.
-        looped: whether a program takes several tiles, one after the other.
-        is_whole: whether a program can work on rows from statistics to results.
-        tiles: what the kernels are compiled for.
+        grid: number of programs: images times blocks of rows, and parts of a row.
+        sizes: images, channels and positions; channels and positions are divided by their alignment.
+        span: positions per part.
+        parts: parts per row.
+        looped: whether a program processes several tiles in sequence.
+        is_whole: whether one program processes whole rows, from statistics to results.
+        tiles: compile-time constants of the kernels.
     """
 
     grid: tuple[int, int]
@@ -259,7 +260,7 @@ class _Plan(NamedTuple):
     tiles: dict[str, Any]
 
 
-_NUMBERS = {int, float, type(None)}  # the types of arguments that are no tensors
+_NUMBERS = {int, float, type(None)}  # types of the arguments other than tensors
 _prepared: dict[tuple[Any, ...], tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
 
@@ -268,15 +269,15 @@ def launch_kernel(
 ) -> None:
     """Launches a kernel on the current device and stream.
 
-    Triton finds out at every launch which compiled kernel suits the arguments, which takes ten times as long as to
-    launch it. So that is done once for a shape, by what Triton specialises kernels on, and kept.
+    Triton selects the compiled kernel for the arguments at every launch, which takes ten times as long as the launch
+    itself. Here the selection is cached, with the properties on which Triton specializes kernels as the key.
 
     Args:
-        name: of the kernel.
-        grid: numbers of programs.
-        warps: of a program.
-        arguments: in the order of the kernel's parameters, a tensor first.
-        constants: what it is compiled for, by parameter; these stand after the others.
+        name: name of the kernel.
+        grid: number of programs along both axes.
+        warps: number of warps of a program.
+        arguments: in the order of the kernel's parameters; the first is a tensor.
+        constants: compile-time constants by parameter name; they follow the other parameters.
     """
     if os.environ.get("TRITON_INTERPRET") == "1":
         getattr(load(), name)[grid](*arguments, **constants)
@@ -296,7 +297,7 @@ def launch_kernel(
 
 
 def _plan(x: Tensor, form: Form, permutation: Tensor | None) -> _Plan:
-    """Returns how a map is cut; it depends on shape, type, layout and form alone."""
+    """Returns the tiling of a map; it depends only on shape, type, layout and form."""
     images, channels, height, width = x.shape
     return plan_tiles(
         images,
@@ -321,7 +322,7 @@ def plan_tiles(
     permuted: bool,
     awaited: bool,
 ) -> _Plan:
-    """Cuts maps of this many `positions` and of elements of `size` bytes into tiles."""
+    """Returns the tiling of maps with `positions` positions and elements of `size` bytes."""
     whole = _power_of_two(positions)
     if channels_last:
         rows = min(_power_of_two(channels), max(_BYTES // size, min(64, _TILE // whole)))
@@ -355,7 +356,7 @@ def plan_tiles(
 
 
 def _warps(plan: _Plan, values: int) -> int:
-    """Returns how many warps have a tile if each has `values` of it."""
+    """Returns the number of warps for a tile with `values` values per warp."""
     size: int = plan.tiles["tile_rows"] * plan.tiles["tile_width"]
     return min(16, max(1, size // values))
 
@@ -365,7 +366,7 @@ def _tile_images(images: int) -> int:
 
 
 def _power_of_two(number: int) -> int:
-    """Returns the least power of two that is no less."""
+    """Returns the smallest power of two that is at least `number`."""
     return 1 << max(0, number - 1).bit_length()
 
 
@@ -374,7 +375,7 @@ def _gates(form: Form) -> dict[str, Any]:
 
 
 def _learnt(parameters: Parameters) -> tuple[Tensor | None, ...]:
-    """Returns the parameters in the order of the kernels: of the batch norm, then of the gates."""
+    """Returns the parameters in the order of the kernels: those of the batch norm, then those of the gates."""
     each = [value if value is None else value.contiguous() for value in parameters]
     return *each[6:], *each[:6]
 
@@ -384,5 +385,5 @@ def _in(layout: torch.memory_format, tensor: Tensor | None) -> Tensor | None:
 
 
 def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device: makes it that of x."""
+    """Makes the device of x current, as Triton launches kernels on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

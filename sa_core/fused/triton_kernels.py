@@ -1,31 +1,31 @@
 # mypy: ignore-errors
 """The operator's Triton kernels; `sa_core.fused.gpu` launches them. The formulas are those of `kernels/problem.h`.
 
-A row is a channel of an image. A program has a tile of `tile_rows` rows of one image by `tile_width` positions. Rows
-are taken in the order of the result, so that what the shuffle moves is where x is read and its gradient is written.
-Both layouts are worked on by the same code: which axis of a tile lies along memory follows from the strides.
+A row is a channel of an image. A program processes tiles of `tile_rows` rows of one image by `tile_width` positions.
+Rows are in the order of the result: the shuffle determines from which channel of x a row is read, and to which channel
+its gradient is written. The same code serves both memory layouts; only the strides differ.
 
-What functions hand to each other:
+Values that functions pass to each other, for each row except `sizes`:
 
-    sizes       channels, half of them, positions
-    here        block of places of a program, and of its rows place in the result, channel, whether there is one
-    first       of each row its first value, on which sums are centred: large means then cost no accuracy
-    offset      of each row its mean less `first`
-    centre      of each row the float32 next to its mean; `residue` is what that lacks
-    norm        of each row scale, origin, residue and shift of the batch norm: u = scale (x - origin) + shift
-    branch      of each row whether it is gated by its mean, whether by its values, and weight and bias of F_c
-    lines       of each row scale, origin and shift, and centre, slope and level: t = slope (x - centre) + level
+    sizes       channels, half of the channels, positions
+    here        block index of the program; and place in the result, channel in x, whether the row exists
+    first       first value, which is subtracted before summation, so that large means do not reduce accuracy
+    offset      mean - `first`
+    centre      the mean, rounded to float32; `residue` is the rounding error
+    norm        scale, origin, residue and shift of the batch norm: u = scale (x - origin) + shift
+    branch      whether the row has a channel gate, whether it has a spatial gate, and weight and bias of F_c
+    lines       scale, origin and shift of u, and centre, slope and level of t = slope (x - centre) + level
 """
 
 import triton
 import triton.language as tl
 
-# --- where things are
+# --- addressing
 
 
 @triton.jit
 def _here(permutation, channels, shuffle_groups: tl.constexpr, tile_rows: tl.constexpr):
-    """Returns a program's image, and `here`."""
+    """Returns the image of the program, and `here`."""
     blocks = tl.cdiv(channels, tile_rows)
     image = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
@@ -42,7 +42,7 @@ def _here(permutation, channels, shuffle_groups: tl.constexpr, tile_rows: tl.con
 
 @triton.jit
 def _in_image(row, position, sizes, channels_last: tl.constexpr):
-    """Returns where in an image rows (R,) have positions (P,): (R, P)."""
+    """Returns the offsets (R, P) within an image of rows (R,) and positions (P,)."""
     channels, _, positions = sizes
     return (
         row[:, None] + position[None, :] * channels if channels_last else row[:, None] * positions + position[None, :]
@@ -51,9 +51,9 @@ def _in_image(row, position, sizes, channels_last: tl.constexpr):
 
 @triton.jit
 def _in_half(position, inside, here, sizes):
-    """Returns where in a channels_last image the even places of a tile come from, and which there are.
+    """Returns the offsets within a channels_last image of the even places of a tile, and their mask.
 
-    The odd places come from half of the channels further on: both are read and written as runs of neighbours.
+    The odd places are half of the channels further on, so both are contiguous in memory.
     """
     block, place, _, _ = here
     channels, half, _ = sizes
@@ -63,7 +63,7 @@ def _in_half(position, inside, here, sizes):
 
 @triton.jit
 def _read(x, position, inside, here, sizes, channels_last: tl.constexpr, paired: tl.constexpr):
-    """Returns the tile of x of an image in float32, its rows in the order of the result; 0 where there is nothing."""
+    """Returns a tile of an image of x in float32, its rows in the order of the result; 0 outside of the map."""
     _, _, channel, real = here
     if paired:
         at, there = _in_half(position, inside, here, sizes)
@@ -78,7 +78,7 @@ def _read(x, position, inside, here, sizes, channels_last: tl.constexpr, paired:
 
 @triton.jit
 def _write(x, tile, position, inside, here, sizes, channels_last: tl.constexpr, paired: tl.constexpr):
-    """Writes what `_read` reads."""
+    """Writes a tile to the elements that `_read` reads."""
     _, _, channel, real = here
     tile = tile.to(x.dtype.element_ty)
     if paired:
@@ -102,16 +102,16 @@ def _first_of(x, image, channel, real, channels, positions, channels_last: tl.co
 
 @triton.jit
 def _part_at(kind, part, image, channel, parts, images, channels):
-    """Returns where a workspace (kinds, parts, images, channels) has a number; it may be large."""
+    """Returns the offset (int64) in a workspace of shape (kinds, parts, images, channels)."""
     return ((kind * parts + part) * images + image).to(tl.int64) * channels + channel
 
 
 @triton.jit
 def _moved(values):
-    """Returns numbers of rows as they are, in a layout of their own.
+    """Returns the per-row values unchanged, in another register layout.
 
-    A thread that has many rows of a tile would otherwise compute the numbers of each, as would all others that have
-    them: more work than the tile. This makes a row's numbers the work of one lane, and hands them on.
+    Otherwise each thread computes the values of all its rows, redundantly with the other threads of these rows, which
+    takes longer than the tile. In this layout, one lane computes the values of a row and passes them to the others.
     """
     return values if values.shape[0] < 8 else tl.gather(values, tl.arange(0, values.shape[0]), 0)
 
@@ -121,7 +121,7 @@ def _moved(values):
 
 @triton.jit
 def _merge(mean, square, count, n):
-    """Returns mean, and sum of squared distances from it, of rows whose parts (R, P) have these and `count` values."""
+    """Returns mean and sum of squared deviations of rows, from those of their parts (R, P) of `count` values each."""
     offset = tl.sum(mean * count, 1) / n
     distance = mean - offset[:, None]
     return offset, tl.sum(square + distance * distance * count, 1)
@@ -139,9 +139,9 @@ def _measure(
     paired: tl.constexpr,
     tile_width: tl.constexpr,
 ):
-    """Returns what `_merge` does, of positions from `begin` to `end` less the first value.
+    """Returns mean and sum of squared deviations of x - first over the positions from `begin` to `end`.
 
-    Every lane goes its own way through the row (Welford 1962), and lanes are merged at the end (Chan et al. 1979).
+    Each lane accumulates its own positions (Welford 1962), and lanes are merged at the end (Chan et al. 1979).
     """
     mean = tl.zeros((first.shape[0], tile_width), tl.float32)
     square = tl.zeros((first.shape[0], tile_width), tl.float32)
@@ -176,7 +176,7 @@ def statistics_kernel(
     tile_rows: tl.constexpr,
     tile_width: tl.constexpr,
 ):
-    """Writes (2, parts, B, C): of parts of rows, `span` positions each, what `_measure` returns."""
+    """Writes the results of `_measure` for parts of rows with `span` positions each: (2, parts, B, C)."""
     channels, positions = channel_steps * channel_align, position_steps * position_align
     sizes = (channels, channel_steps * (channel_align // 2), positions)
     image, here = _here(permutation, channels, shuffle_groups, tile_rows)
@@ -206,7 +206,7 @@ def moments_kernel(
     tile_images: tl.constexpr,
     tile_channels: tl.constexpr,
 ):
-    """Merges the parts of rows, and writes mean and variance of channels over all images."""
+    """Merges the parts of rows, and writes statistics of rows, and mean and variance of channels over all images."""
     channel = (tl.program_id(0) * tile_channels + tl.arange(0, tile_channels))[None, :]
     there = channel < channels
     shape: tl.constexpr = (tile_images, tile_channels)
@@ -235,7 +235,7 @@ def moments_kernel(
         distance = tl.where(real, first - centre + offset, 0.0)
         total += distance
         squares += tl.where(real, distance * distance + variance, 0.0)
-    # Of distances from a value of the channel: in float64 nothing cancels that a float32 would show.
+    # Computed from distances to a value of the channel: in float64, cancellation stays below float32 precision.
     distance = tl.sum(total, 0)[None, :] / images
     variance = tl.sum(squares, 0)[None, :] / images - distance * distance
     mean = centre + distance
@@ -245,19 +245,19 @@ def moments_kernel(
     tl.store(moments + 2 * channels + channel, (mean - kept).to(tl.float32), mask=there)
 
 
-# --- numbers of rows, in tensors of any one shape
+# --- per-row values, in tensors of equal shape
 
 
 @triton.jit
 def _parameter(values, at, mask, absent: tl.constexpr):
-    """Returns parameters, or what stands for an absent one."""
-    # Triton compiles what follows a return, so that the choice has to be an expression.
+    """Returns parameters, or `absent` if there are none."""
+    # Triton also compiles code after a return, so the choice has to be an expression.
     return tl.zeros(at.shape, tl.float32) + absent if values is None else tl.load(values + at, mask=mask, other=absent)
 
 
 @triton.jit
 def _norm_of(channel, real, mean, variance, residue, weight, bias, epsilon, normed: tl.constexpr):
-    """Returns `norm`; of none, that of the identity."""
+    """Returns `norm`; the identity if there is no batch norm."""
     if normed:
         deviation = tl.sqrt_rn(tl.load(variance + channel, mask=real, other=1.0) + epsilon)
         scale = tl.div_rn(_parameter(weight, channel, real, 1.0), deviation)
@@ -274,7 +274,7 @@ def _norm_of(channel, real, mean, variance, residue, weight, bias, epsilon, norm
 def _branch_of(
     channel, real, parameters, group_channels, split, channel_gate: tl.constexpr, spatial_gate: tl.constexpr
 ):
-    """Returns `branch`. The affine part of the instance norm is in F_c; what passes has a bias whose sigmoid is 1."""
+    """Returns `branch`; F_c includes the affine part of the instance norm. Rows without a gate have bias 100."""
     cweight, cbias, sweight, sbias, gn_weight, gn_bias = parameters
     within = channel % group_channels
     pooled, spatial = real & (within < split), real & (within >= split)
@@ -320,7 +320,7 @@ def _numbers_of(first, offset, variance, norm, branch, epsilon, spatial_gate: tl
 
 @triton.jit
 def _through_gate(branch, inverse, positions, spatial_gate: tl.constexpr):
-    """Returns c1. A single position is its own mean: whatever it is, an instance norm makes it 0."""
+    """Returns c1; it is 0 for an instance norm over a single position, whose output is constant."""
     _, spatial, weight, _ = branch
     if spatial_gate == "instance":
         weight = tl.where(positions == 1, 0.0, weight * inverse)
@@ -329,7 +329,7 @@ def _through_gate(branch, inverse, positions, spatial_gate: tl.constexpr):
 
 @triton.jit
 def _linear_part(d, dx, c1, residue, inverse, norm, branch, positions, spatial_gate: tl.constexpr):
-    """Returns c0 and c2, the latter of x - centre, from the sums of D and D (x - mean)."""
+    """Returns c0, and c2 as the factor of x - centre, from the sums of D and D (x - mean)."""
     pooled, spatial, weight, _ = branch
     n = positions * 1.0
     c0 = tl.where(pooled, weight * d / n, 0.0)
@@ -343,12 +343,12 @@ def _linear_part(d, dx, c1, residue, inverse, norm, branch, positions, spatial_g
 
 @triton.jit
 def _lines_of(norm, centre, slope, level):
-    """Returns `lines`, where tiles need them."""
+    """Returns `lines`, in the register layout of `_moved`."""
     scale, origin, _, shift = norm
     return _moved(scale), _moved(origin), _moved(shift), _moved(centre), _moved(slope), _moved(level)
 
 
-# --- maps
+# --- feature maps
 
 
 @triton.jit
@@ -362,7 +362,7 @@ def _normalised(value, lines, normed: tl.constexpr):
 
 @triton.jit
 def _gate_of(value, lines):
-    """Returns sigmoid(t); an infinity or nan in x reaches it only where the gate depends on the value."""
+    """Returns sigmoid(t); infinity or NaN in x propagates to it only if the gate depends on the value."""
     _, _, _, centre, slope, level = lines
     moving = tl.where(slope[:, None] == 0.0, 0.0, (value - centre[:, None]) * slope[:, None])
     return tl.sigmoid(moving + level[:, None])
@@ -372,14 +372,14 @@ def _gate_of(value, lines):
 def _write_result(
     out, value, shortcut, lines, position, inside, here, sizes, channels_last: tl.constexpr, normed: tl.constexpr
 ):
-    """Writes a tile of the result from that of x."""
+    """Writes a tile of the result, computed from a tile of x."""
     _, place, _, real = here
     y = _normalised(value, lines, normed) * _gate_of(value, lines)
     at = _in_image(place, position, sizes, channels_last)
     there = real[:, None] & inside[None, :]
     if shortcut is not None:
         y += tl.load(shortcut + at, mask=there, other=0.0).to(tl.float32)
-        y = tl.where(y < 0.0, 0.0, y)  # written so that nan stays nan
+        y = tl.where(y < 0.0, 0.0, y)  # unlike tl.maximum, keeps NaN
     tl.store(out + at, y.to(out.dtype.element_ty), mask=there)
 
 
@@ -428,9 +428,9 @@ def forward_kernel(
 ):
     """Writes `span` positions of the result.
 
-    Statistics are known from `rows`, from `parts` that `statistics_kernel` has measured, or `not yet`: then rows are
-    measured here, and read from memory once if they fit into a tile. Unless rows were known, also writes them; and the
-    moments of the batch norm if it is to.
+    `known` names the source of the row statistics: `rows`; `parts`, the results of `statistics_kernel`; or `not yet`,
+    for which this kernel computes them, reading a row only once if it fits into a tile. Unless `known` is `rows`, the
+    kernel also writes `rows`. If `moments` is given, it writes the moments of the batch norm there.
     """
     channels, positions = channel_steps * channel_align, position_steps * position_align
     sizes = (channels, channel_steps * (channel_align // 2), positions)
@@ -483,7 +483,7 @@ def forward_kernel(
     centre, _, _, _, slope, level = _numbers_of(first, offset, variance, norm, branch, gn_epsilon, spatial_gate)
     lines = _lines_of(norm, centre, slope, level)
     if looped:
-        # Backwards: what was measured last is still in the cache.
+        # In reverse order, as the last tiles are still in the cache.
         count = tl.cdiv(end - begin, tile_width)
         for i in range(0, count):
             position = begin + (count - 1 - i) * tile_width + tl.arange(0, tile_width)
@@ -496,7 +496,7 @@ def forward_kernel(
 
 @triton.jit
 def _read_gradient(grad_out, out, passed, position, inside, here, sizes, channels_last: tl.constexpr):
-    """Returns the gradient of y; where a ReLU is behind it, masks it, and writes that to `passed` if it is given."""
+    """Returns the gradient of y, masked if a ReLU follows; the masked gradient is written to `passed` if given."""
     _, place, _, real = here
     at = _in_image(place, position, sizes, channels_last)
     there = real[:, None] & inside[None, :]
@@ -568,11 +568,12 @@ def backward_kernel(
     sums_up: tl.constexpr,
     writes: tl.constexpr,
 ):
-    """Works on `span` positions: sums them up, writes their part of the gradient of x, or does both.
+    """Processes `span` positions: computes their sums (`sums_up`), their gradient of x (`writes`), or both.
 
-    It can do both only where the span is the row and no sums of other images are awaited. Sums (2 or 4, parts, B, C)
-    are of D, D (x - centre), dy s and dy s (x - centre), the last two for a batch norm. If it only writes, c0 and c2
-    are in `linear` (2, B, C), and what a batch norm takes away in `batch_linear` (2, C).
+    Both are possible only if the span is the whole row and no sums over other images are needed. The sums
+    (2 or 4, parts, B, C) are those of D, D (x - centre), and for a batch norm also dy s and dy s (x - centre). If the
+    kernel only writes, it reads c0 and c2 from `linear` (2, B, C), and the terms that a batch norm subtracts from
+    `batch_linear` (2, C).
     """
     channels, positions = channel_steps * channel_align, position_steps * position_align
     sizes = (channels, channel_steps * (channel_align // 2), positions)
@@ -651,7 +652,7 @@ def backward_kernel(
                 position = begin + (count - 1 - i) * tile_width + tl.arange(0, tile_width)
                 inside = position < end
                 value = _read(x, position, inside, here, sizes, channels_last, paired)
-                # Masked again: what was written for the shortcut other threads of the program may not see yet.
+                # Masked again, as `grad_shortcut` may not be visible yet to the other threads of the program.
                 grad = _read_gradient(grad_out, out, None, position, inside, here, sizes, channels_last)
                 gated, through, distance = _products(value, grad, lines, normed)
                 tile = _gradient(gated, through, distance, lines[0], c0, c1, c2)
@@ -699,10 +700,10 @@ def channels_kernel(
     tile_images: tl.constexpr,
     tile_channels: tl.constexpr,
 ):
-    """Adds up over images what rows give to the gradients of parameters, from the sums of `backward_kernel`.
+    """Sums the contributions of rows to the gradients of parameters over images, from the sums of `backward_kernel`.
 
-    Writes `totals` (2, C) in float64, of weight and bias of F_c before groups are added up; the gradients of the batch
-    norm; and `linear` and `batch_linear`, which a `backward_kernel` that only writes needs.
+    Writes `totals` (2, C) in float64, the gradients of weight and bias of F_c before summation over groups; the
+    gradients of the batch norm; and `linear` and `batch_linear` for a `backward_kernel` that only writes.
     """
     channel = (tl.program_id(0) * tile_channels + tl.arange(0, tile_channels))[None, :]
     there = channel < channels
@@ -742,7 +743,7 @@ def channels_kernel(
         if spatial_gate == "instance":
             of_spatial = scale * inverse * dx
             of_u = tl.where(spatial, 0.0, weight * d)
-            # c1, c2 and c0 cancel in the sums of an instance norm: but for its epsilon, it has neither mean nor slope.
+            # c0, c1 and c2 cancel in the sums of an instance norm, except for the effect of its epsilon.
             of_ux = c1 * dx * tl.where(spatial, inverse * inverse * gn_epsilon, 1.0)
         else:
             of_spatial = scale * dx + mean * d
@@ -763,7 +764,7 @@ def channels_kernel(
         tl.store(grad_bn + channel, (ux / tl.sqrt(variance)).to(tl.float32), mask=there)
         tl.store(grad_bn + channels + channel, u.to(tl.float32), mask=there)
         if batch_linear is not None:
-            # The batch's own mean and variance take their part away: a constant, and a part linear in x.
+            # The gradients through the mean and variance of the batch: a constant, and a term linear in x.
             tl.store(batch_linear + channel, (u / positions / images).to(tl.float32), mask=there)
             tl.store(batch_linear + channels + channel, (ux / variance / positions / images).to(tl.float32), mask=there)
 
@@ -783,7 +784,7 @@ def gates_kernel(
     tile_groups: tl.constexpr,
     tile_within: tl.constexpr,
 ):
-    """Adds up `totals` over groups, which share the parameters of the gates, into their gradients (6, `gate_width`)."""
+    """Sums `totals` over groups, which share the parameters of the gates, into their gradients (6, `gate_width`)."""
     within = tl.program_id(0) * tile_within + tl.arange(0, tile_within)
     there = within < group_channels
     of_weight = tl.zeros((tile_groups, tile_within), tl.float64)

@@ -1,11 +1,11 @@
-"""The table of Triton kernels: what their machine code says of their speed, without a GPU; measured speed with one.
+"""The table of Triton kernels: properties of their machine code, without a GPU, and measured speed, if available.
 
     python -m tests.benchmarks.kernel_table                # rewrites tests/benchmarks/kernel_table.md; a minute
-    python -m tests.benchmarks.kernel_table ratios.csv     # with what `tests.gpu.run` measured on a GPU
+    python -m tests.benchmarks.kernel_table ratios.csv     # includes measurements of `tests.gpu.run`
 
-Kernels are compiled for `sm_90` (H100, H200) at the feature maps of SA-ResNet-50. Read from machine code are the
-number of kernels, the feature maps that they read and write, the width of loads, registers and occupancy. A kernel that
-is limited by memory reaches at most least / moved of the speed of a copy.
+Kernels are compiled for `sm_90` (H100, H200) and the feature maps of SA-ResNet-50. The machine code gives the number of
+kernels, the feature maps that they read and write, the width of loads, registers and occupancy. A memory-bound kernel
+reaches at most least / moved of the speed of a copy.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PATH = Path(__file__).with_suffix(".md")
 ROOT = Path(__file__).parents[2]
 IMAGES, GROUPS = 64, 64
 STAGES = ((256, 56), (512, 28), (1024, 14), (2048, 7))  # channels, height and width
-MUST, GOAL = 75, 90  # percent of copy bandwidth, forward
+MUST, GOAL = 75, 90  # required and target percent of copy bandwidth, forward
 UNMEASURED = "not measured: no GPU"
 
 
 class Case(NamedTuple):
-    """What is compiled: SA on a bf16 feature map, alone or between batch norm (of the batch) and addition with ReLU."""
+    """A compiled case: SA on a bf16 map, alone or between batch norm (batch statistics) and addition with ReLU."""
 
     channels: int
     side: int
@@ -41,9 +41,9 @@ class Case(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A pass of a case: `kernels` launched, feature maps `moved` and the `least` of them, bytes of a thread's loads.
+    """A pass of a case: number of `kernels`, feature maps `moved` and their minimum `least`, bytes per load.
 
-    Registers are the most, occupancy the least of the kernels that work on feature maps; `spilled` is in bytes.
+    Registers are the maximum and occupancy is the minimum over kernels on feature maps; `spilled` is in bytes.
     """
 
     case: str
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
     @property
     def bound(self) -> int:
-        """Percent of copy bandwidth that the bytes allow."""
+        """Maximum percent of copy bandwidth, given the bytes moved."""
         return math.floor(100 * self.least / self.moved)
 
 
@@ -68,7 +68,7 @@ _LEAST = {("forward", False): 2, ("forward", True): 3, ("backward", False): 3, (
 
 
 def compile_cases(cases: Iterable[Case]) -> list[Row]:
-    """Compiles kernels in this process, after which no GPU can be used in it."""
+    """Compiles kernels in this process, which cannot use a GPU afterwards."""
     import torch
 
     from sa_core.fused import gpu
@@ -112,7 +112,7 @@ def compile_cases(cases: Iterable[Case]) -> list[Row]:
 
 
 def compiled_rows(cases: Sequence[Case] = CASES) -> list[Row]:
-    """Compiles kernels in a process of its own.
+    """Compiles kernels in a separate process.
 
     Raises:
         subprocess.CalledProcessError: if a kernel does not compile.

@@ -1,4 +1,4 @@
-"""The kernels: right by the formula in float64, the same every time, and fast beside a copy and torch.compile."""
+"""Measures the kernels: accuracy against float64, determinism, speed relative to a copy and to torch.compile."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.gpu.measuring import Options, Task, compared, on_gpu, ratio
 from tests.gpu.results import Value
 
 ERROR, REPEATED = "largest error / limit", "equal bits when repeated (1 = yes)"
-LIMITS = {torch.float32: 2e-5, torch.bfloat16: 8e-3}  # of the greatest error, relative to 1 + the greatest value
+LIMITS = {torch.float32: 2e-5, torch.bfloat16: 8e-3}  # of the largest error, relative to 1 + the largest value
 TORCH, COMPILED = "torch's operations", "torch.compile"
 RATIO = "time of the kernels, forward and backward"
 LAUNCHED = {"captured": "captured as a CUDA graph", "eager": "called from Python"}
 IMAGES_CHECKED = 4
-# Feature maps that the fewest passes read and write: forward, and backward.
+# Minimum number of feature maps to read and write: forward, and backward.
 LEAST = {False: (2, 3), True: (3, 5)}
 
 
 def tasks(options: Options) -> Sequence[Task]:
-    """Returns what is measured of kernels, what is quick first."""
+    """Returns the tasks for kernels, the fastest first."""
     cases = [Case(16, 4, True), Case(16, 4, False, joined=True)] if options.tiny else kernel_table.CASES
     return [*_correctness(cases, options), *_bandwidth(cases, options), *_alternatives(cases, options)]
 
@@ -38,7 +38,7 @@ def _correctness(cases: Sequence[Case], options: Options) -> Iterator[Task]:
     for case in cases:
         for dtype in (torch.bfloat16, torch.float32):
             if case.joined or (dtype is torch.float32 and case.channels_last and not options.tiny):
-                continue  # the tests that need a GPU compare these
+                continue  # covered by the tests that need a GPU
             name = str(dtype).removeprefix("torch.")
             protocol = f"{IMAGES_CHECKED} images, normal values; limits 8e-3 (bfloat16), 2e-5 (float32)"
             act = partial(_errors, case, dtype, options)
@@ -81,7 +81,7 @@ def _bandwidth(cases: Sequence[Case], options: Options) -> Iterator[Task]:
 
 
 def _shares(case: Case, options: Options) -> Mapping[str, Value]:
-    """Times the passes beside a copy of the map; a share is the copy's time per map over that of the pass."""
+    """Times the passes relative to a copy of the map; a share is the copy's time per map over that of the pass."""
     kernels = gpu if options.device == "cuda" else cpu
     x, gradient = (_map(case, _images(options), torch.bfloat16, options, seed) for seed in (0, 1))
     form, parameters = _form_and_parameters(case, options)
@@ -113,7 +113,7 @@ def _alternatives(cases: Sequence[Case], options: Options) -> Iterator[Task]:
     for case in cases:
         if case.joined or case.side not in (4, 56, 14):
             continue
-        # Compiling takes half a minute, so one layout has to do.
+        # Compiling takes half a minute, so only one layout is measured.
         others = (TORCH, COMPILED) if case.channels_last and not options.tiny else (TORCH,)
         for other in others:
             protocol = f"{_images(options)} images, bfloat16, forward and backward; on a GPU captured as CUDA graphs"

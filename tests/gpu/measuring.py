@@ -1,7 +1,4 @@
-"""What is measured in a part of a call, task by task: a task that fails costs its own rows and no others.
-
-python -m tests.gpu.measuring CALL MODULE --out FOLDER ...      # as tests.gpu.run starts it
-"""
+"""Runs the tasks of a part of a call; a failed task affects only its own rows. `tests.gpu.part` is the entry point."""
 
 from __future__ import annotations
 
@@ -22,19 +19,19 @@ from ablations.measure.speed import Make, Samples, clock_of, compare
 from tests.gpu.results import ROWS, Row, Value, append
 
 NEEDS_GPU = "not measured: needs a GPU"
-_REASON = 200  # characters of an error
+_REASON = 200  # maximum length of an error message
 
 
 @dataclass(frozen=True)
 class Options:
-    """How calls are made.
+    """Options of a call.
 
     Args:
-        device: `cuda`, or `cpu` to try the script.
-        tiny: whether sizes are as small as can be, to try the script.
-        out: folder of results, which later calls read and add to.
-        data: folder of CIFAR-10, or where it would be.
-        until: seconds of `time.monotonic` at which the part should have ended.
+        device: `cuda`, or `cpu` to test the script.
+        tiny: whether to use minimal sizes, to test the script.
+        out: folder of results, to which later calls add.
+        data: folder of CIFAR-10; it need not exist.
+        until: deadline of the part, in seconds of `time.monotonic`.
     """
 
     device: str
@@ -45,17 +42,17 @@ class Options:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device as an object of torch."""
+        """The device as a `torch.device`."""
         return torch.device(self.device)
 
     @property
     def left(self) -> float:
-        """Seconds until the part should have ended."""
+        """Seconds until the deadline of the part."""
         return self.until - time.monotonic()
 
 
 class NotMeasuredError(Exception):
-    """A task cannot be done here; says why."""
+    """A task cannot be measured on this machine; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,9 @@ class Task:
     """Quantities that are measured together.
 
     Args:
-        subject, baseline, protocol: as of `Row`.
-        quantities: their names, with units.
-        measure: returns them, or those of them that can be measured here.
+        subject, baseline, protocol: as for `Row`.
+        quantities: names with units.
+        measure: returns the values by quantity; quantities that cannot be measured are missing.
     """
 
     subject: str
@@ -75,7 +72,7 @@ class Task:
     measure: Callable[[], Mapping[str, Value]]
 
     def rows(self, call: int, part: str, found: Mapping[str, Value], reason: str) -> Iterator[Row]:
-        """Yields a row a quantity; those that are not in `found` have the reason."""
+        """Yields one row per quantity; quantities that are not in `found` have the reason instead of a value."""
         device, versions = described()
         for name in self.quantities:
             value, low, high, n, why = None, None, None, 0, reason
@@ -89,7 +86,7 @@ Tasks = Callable[[Options], Sequence[Task]]
 
 
 def described() -> tuple[str, str]:
-    """Returns the device and the versions that it is measured with."""
+    """Returns the device and the software versions."""
     found = machine.environment()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else found["cpu"]
     versions = [f"{name} {found[name]}" for name in ("python", "torch")]
@@ -101,7 +98,7 @@ def described() -> tuple[str, str]:
 
 
 def do(call: int, part: str, tasks: Sequence[Task], options: Options) -> int:
-    """Does tasks one after the other, and keeps the rows of each at once; returns how many failed."""
+    """Runs tasks in sequence, and stores the rows of each immediately; returns the number of failed tasks."""
     failed = 0
     for task in tasks:
         print(f"{task.subject} / {task.baseline or '-'}: {', '.join(task.quantities)}", flush=True)
@@ -111,7 +108,7 @@ def do(call: int, part: str, tasks: Sequence[Task], options: Options) -> int:
             found = task.measure()
         except NotMeasuredError as error:
             reason = f"not measured: {error}"
-        except Exception as error:  # of whatever kind: other tasks do not depend on it
+        except Exception as error:  # any error: other tasks do not depend on it
             failed += 1
             reason = f"failed: {type(error).__name__}: {first_line(error)[:_REASON]}"
             print(f"FAILED {reason}", flush=True)
@@ -124,12 +121,12 @@ def do(call: int, part: str, tasks: Sequence[Task], options: Options) -> int:
 
 
 def on_gpu(make: Make) -> Make:
-    """Returns what builds the same call as a CUDA graph."""
+    """Returns a function that builds the same call as a CUDA graph."""
     return lambda: captured(make())
 
 
 def compared(makes: Mapping[str, Make], baseline: str, options: Options, *, seconds: float, copies: int = 6) -> Samples:
-    """Times copies of subjects in turns (`ablations.measure.speed`)."""
+    """Times copies of subjects in interleaved order (`ablations.measure.speed`)."""
     few = {"least_copies": 1, "most_copies": 1} if options.tiny else {"least_copies": copies}
     return compare(makes, baseline, clock_of(options.torch_device), seconds=0 if options.tiny else seconds, **few)
 
@@ -137,13 +134,13 @@ def compared(makes: Mapping[str, Make], baseline: str, options: Options, *, seco
 def ratio(samples: Samples, name: str, scale: float = 1.0, *, inverse: bool = False) -> Value:
     """Returns a subject's time relative to the baseline's, or the inverse of it, times `scale`."""
     middle, *interval = samples.ratio(name)
-    bounds = [] if any(map(math.isnan, interval)) else interval  # one copy has none
+    bounds = [] if any(map(math.isnan, interval)) else interval  # NaN for a single copy
     if inverse:
         middle, bounds = 1 / middle, [1 / bound for bound in reversed(bounds)]
     return Value(middle * scale, samples.copies, *(bound * scale for bound in bounds))
 
 
 def alone(make: Make, options: Options, seconds: float) -> Value:
-    """Returns the milliseconds of a call, the median over copies built anew."""
+    """Returns the milliseconds per call, the median over rebuilt copies."""
     samples = compared({"it": make}, "it", options, seconds=seconds)
     return Value(samples.timing("it").ms, samples.copies)

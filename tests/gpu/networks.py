@@ -1,4 +1,4 @@
-"""Training steps: networks with attention relative to plain ones, eager, captured as a CUDA graph, and compiled."""
+"""Measures training steps with attention relative to plain networks: eager, captured as a CUDA graph, and compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODES = ("default", "reduce-overhead")
 
 
 class Setting(NamedTuple):
-    """A backbone, the size of its batches, and the groups of its shuffle attention."""
+    """A backbone, its batch size, and the groups of its shuffle attention."""
 
     model: str
     batch: int
@@ -34,7 +34,7 @@ class Setting(NamedTuple):
 
     @property
     def attentions(self) -> dict[str, tuple[dict[str, Any], str]]:
-        """By name: the attention, and how shuffle attention is computed (`train.fused`)."""
+        """Attention settings by name, with the implementation of shuffle attention (`train.fused`)."""
         sa = {"name": "sa", "groups": self.groups, "stages": "all", "position": "residual"}
         return {
             PLAIN: ({"name": "none"}, "auto"),
@@ -45,13 +45,13 @@ class Setting(NamedTuple):
 
 
 def large(options: Options) -> Sequence[Task]:
-    """Returns what is measured of SA-ResNet-50 in channels_last and bfloat16."""
+    """Returns the tasks for SA-ResNet-50 in channels_last and bfloat16."""
     setting = Setting("resnet8", 4, 32, 4) if options.tiny else Setting("resnet50", 128, 224, 64)
     return list(_relative(setting, options, seconds=15.0, copies=3))
 
 
 def small(options: Options) -> Sequence[Task]:
-    """Returns what is measured of a network on images of CIFAR's size."""
+    """Returns the tasks for a network on images of CIFAR's size."""
     setting = Setting("resnet8", 8, 32, 4) if options.tiny else Setting("resnet20", 128, 32, 4)
     tasks = list(_relative(setting, options, seconds=4.0, copies=6))
     protocol = f"{_title(setting)}, SA by kernels"
@@ -115,7 +115,7 @@ def _equal(setting: Setting, options: Options) -> Mapping[str, Value]:
 
 
 def _profiled(setting: Setting, options: Options) -> Mapping[str, Value]:
-    """Counts the kernels of a step, and sums up their time."""
+    """Counts the kernels of a step, and sums their time."""
     if options.device != "cuda":
         return {}
     step, steps = _step(setting, "SA by kernels", options), 5
@@ -143,7 +143,7 @@ def _compiled(setting: Setting, mode: str, options: Options) -> Mapping[str, Val
 
 
 def _step(setting: Setting, name: str, options: Options, compile_mode: str = "none") -> Act:
-    """Builds a network, and returns its training step on a batch that stays the same."""
+    """Builds a network, and returns its training step on a fixed batch."""
     return partial(_learner(setting, name, options, compile_mode).step, *_batch(setting, options))
 
 
@@ -152,7 +152,7 @@ def _learner(setting: Setting, name: str, options: Options, compile_mode: str = 
     on_cuda = options.device == "cuda"
     recipe = TrainConfig(
         batch_size=setting.batch,
-        learning_rate=1e-6,  # weights stay as they are, so that no loss overflows
+        learning_rate=1e-6,  # so small that the loss does not overflow
         precision="bf16" if on_cuda else "fp32",
         memory_format="channels_last" if on_cuda else "contiguous",
         fused=fused,

@@ -1,4 +1,4 @@
-"""The process of one part of a call, as `tests.gpu.run` starts it: does the tasks that a function lists."""
+"""The process of one part of a call, started by `tests.gpu.run`: runs the tasks that a function lists."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rows of measurements, kept as they come, and the page and the CSV that are made of them.
+"""Rows of measurements, stored immediately, and the page and the CSV generated from them.
 
-A row has a number or the reason why there is none, never both.
+A row has either a number or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Key = tuple[int, str, str, str, str]
 
 
 class Value(NamedTuple):
-    """A number, of `n` repetitions, with its 95 % confidence interval where it has one."""
+    """A number from `n` repetitions, with its 95 % confidence interval, if any."""
 
     value: float
     n: int
@@ -32,13 +32,13 @@ class Row:
     Args:
         call: 1, 2 or 3.
         part: name of the part of the call.
-        subject, baseline: what was measured, and what a ratio relates to; empty where the quantity is no ratio.
-        quantity: what the number is, with its unit.
-        value, low, high: the number, and its 95 % confidence interval; None where it was not measured.
-        n: repetitions that the number is a mean or median of; 0 where it was not measured.
-        protocol: how it was measured.
-        reason: why there is no number; empty where there is one.
-        device, versions: with what it was measured.
+        subject, baseline: the subject, and the baseline of a ratio; `baseline` is empty for other quantities.
+        quantity: name of the quantity, with its unit.
+        value, low, high: the number, and its 95 % confidence interval; None if not measured.
+        n: number of repetitions behind the mean or median; 0 if not measured.
+        protocol: the measurement protocol.
+        reason: the reason why there is no number; empty if there is one.
+        device, versions: the device and the software versions.
     """
 
     call: int
@@ -61,18 +61,18 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """What tells it from other rows."""
+        """The key that identifies the row."""
         return self.call, self.part, self.subject, self.baseline, self.quantity
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
-    """Adds rows to a file of them."""
+    """Appends rows to a file."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
 
 
 def read(path: Path) -> list[Row]:
-    """Returns the rows of a file in the order in which they were first added; of equal keys, the last."""
+    """Returns the rows of a file in the order in which their keys first appear; for each key, the last row."""
     if not path.exists():
         return []
     rows = [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -80,7 +80,7 @@ def read(path: Path) -> list[Row]:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Writes all rows; what was not measured has empty numbers, and the reason in a column of its own."""
+    """Writes all rows; quantities that were not measured have empty numbers and a reason in a separate column."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
@@ -89,7 +89,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def page_of(rows: Sequence[Row], failures: Sequence[str]) -> str:
-    """Renders all rows as Markdown, a table for each part, after what failed."""
+    """Renders failures and all rows as Markdown, with a table for each part."""
     lines = ["# Measurements on a GPU", "", "Produced by `python -m tests.gpu.run`; see tests/gpu/README.md.", ""]
     machines = dict.fromkeys(f"{row.device}; {row.versions}" for row in rows if row.value is not None)
     lines += [*(f"Measured on: {machine}." for machine in machines), ""] if machines else ["Nothing was measured.", ""]

@@ -1,10 +1,10 @@
 """Three calls of at most ten minutes that measure the project on a GPU; tests/gpu/README.md says how to use them.
 
     python -m tests.gpu.run 1                        # then 2, then 3
-    python -m tests.gpu.run 1 --device cpu --tiny    # tries the script; its numbers are not results
+    python -m tests.gpu.run 1 --device cpu --tiny    # tests the script; its numbers are not results
 
-A call has parts, each in a process of its own with a time limit, and a part has tasks. Whatever fails or runs out of
-time costs its own rows. All calls add to one page and one CSV, in which what was not measured has its reason.
+A call has parts, each in a separate process with a time limit, and a part has tasks. A failure or timeout affects only
+its own rows. All calls add to one page and one CSV, which have the reason for each quantity that was not measured.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.gpu.measuring import Options
 from tests.gpu.results import CSV, PAGE, ROWS, append, page_of, read, write_csv
 
 ROOT = Path(__file__).parents[2]
-LONGEST = 600  # seconds of a call
-TRIED = 600.0  # seconds of a part where the script is only tried, perhaps on a busy machine
-_GRACE = 10.0  # seconds after its limit in which a part ends by itself
+LONGEST = 600  # maximum seconds of a call
+TRIED = 600.0  # time limit of a part in seconds when the script is tested, possibly on a busy machine
+_GRACE = 10.0  # seconds for a part to end by itself after its limit
 
 
 class Part(NamedTuple):
-    """A part of a call: its name, the function that lists its tasks, and seconds that it may take."""
+    """A part of a call: its name, the function that lists its tasks, and its time limit in seconds."""
 
     name: str
     tasks: str
@@ -59,7 +59,7 @@ CALLS: dict[int, tuple[Part, ...]] = {
 
 
 def make_call(call: int, options: Options) -> list[str]:
-    """Makes a call and writes the page; returns what failed, a line each."""
+    """Makes a call and writes the page; returns the failures, one line each."""
     options.out.mkdir(parents=True, exist_ok=True)
     failures = []
     for part in CALLS[call]:
@@ -72,7 +72,7 @@ def make_call(call: int, options: Options) -> list[str]:
 
 
 def _do(call: int, part: Part, options: Options) -> list[str]:
-    """Runs a part in a process of its own, and fills in the rows that it did not come to."""
+    """Runs a part in a separate process, and adds rows for the tasks that it did not reach."""
     limit = max(part.limit, TRIED) if options.tiny else part.limit
     command = [
         sys.executable, "-m", "tests.gpu.part", str(call), part.name, part.tasks, "--device", options.device,
@@ -105,7 +105,7 @@ def _do(call: int, part: Part, options: Options) -> list[str]:
 
 
 def _failures_of(options: Options, failures: Sequence[str]) -> list[str]:
-    """Returns what failed in all calls so far: parts of this one, and tasks."""
+    """Returns the failures of all calls so far: parts of this call, and tasks."""
     tasks = [
         f"call {row.call}, {row.part}: {row.subject}, {row.quantity}: {row.reason}"
         for row in read(options.out / ROWS)
@@ -115,7 +115,7 @@ def _failures_of(options: Options, failures: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes the call that the command line asks for; returns 1 if anything failed."""
+    """Makes the call selected on the command line; returns 1 if anything failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.run", description=__doc__.split("\n")[0])
     parser.add_argument("call", type=int, choices=list(CALLS))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")

@@ -1,4 +1,4 @@
-"""The suite itself: studies on digits and CIFAR-10, cells an hour, the benchmark's energy, GPU metrics in MLflow."""
+"""Measures whole studies: digits and CIFAR-10, cells per hour, energy from the benchmark, GPU metrics in MLflow."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from tests.gpu.measuring import NotMeasuredError, Options, Task
 from tests.gpu.results import Value
 
 ROOT = Path(__file__).parents[2]
-EPOCHS = 30  # of a cell, to which cells an hour relate
+EPOCHS = 30  # epochs of a cell, for cells per hour
 CELLS, SECONDS, AGAIN = "cells with a result", "duration, s", "cells trained again"
 HOURLY, EPOCH, TOP1 = "cells an hour, extrapolated to 30 epochs", "epoch, s", "top-1 %, mean"
 PASSED, FAILED, RUNS, GPU_METRICS = "tests passed", "tests failed", "runs in MLflow", "GPU metrics of a run"
 JOULES = "J an image"
-_GRACE = 20.0  # seconds that a study has to stop and store
-# The files with tests marked `cuda`, those that take the shortest first.
+_GRACE = 20.0  # seconds for a study to stop and store its results
+# The files with tests marked `cuda`, the fastest first.
 CUDA_TESTS = (
     "tests/ablations/measure", "tests/ablations/data", "tests/ablations/training", "tests/sa_core/fused/test_gpu.py",
 )  # fmt: skip
 SMALL_STUDY = ("sweep=groups", "sweep.factors.attention.groups=[1,4]", "replicates=2", "train.epochs=2", "measure=off")
 TINY_DATA = ("train.batch_size=8", "data.train_images=24", "data.test_images=20", "launcher=serial")
-# CIFAR's size and recipe, of images that need no download.
+# Images of CIFAR's size that need no download, and its recipe.
 LARGE = (
     "model=resnet20", "train.batch_size=128", "train.learning_rate=0.4", "data.train_images=50000",
     "data.resolution=32",
@@ -49,24 +49,24 @@ TRAINED_AT_ONCE = (1, 4, 8, 16)
 
 
 def tests(options: Options) -> Sequence[Task]:
-    """Returns the tests that need a GPU."""
+    """Returns the task that runs the tests that need a GPU."""
     return [Task("tests marked cuda", "", (PASSED, FAILED), "pytest -m cuda", partial(_tests, options))]
 
 
 def digits(options: Options) -> Sequence[Task]:
-    """Returns the first study, which a later call resumes."""
+    """Returns the task that runs the first study, which a later call resumes."""
     act = partial(_study, options, _digits_study(options), "gpu-digits")
     return [Task("small study on digits", "", (CELLS, SECONDS, TOP1), "2 replicates, 2 epochs, 3 variants", act)]
 
 
 def resumed(options: Options) -> Sequence[Task]:
-    """Returns the same study once more."""
+    """Returns the task that resumes the first study."""
     act = partial(_resumed, options)
     return [Task("small study on digits, once more", "", (AGAIN, SECONDS), "nothing is left to train", act)]
 
 
 def hourly(options: Options) -> Sequence[Task]:
-    """Returns how many cells are trained in an hour, for so many at once."""
+    """Returns the tasks that measure cells per hour, by the number of concurrent cells."""
     return [
         Task(
             f"resnet20 with SA, {at_once} at once",
@@ -81,20 +81,20 @@ def hourly(options: Options) -> Sequence[Task]:
 
 
 def bench(options: Options) -> Sequence[Task]:
-    """Returns what the benchmark says of energy."""
+    """Returns the task that measures energy with the benchmark."""
     protocol = "bench of sweep=rivals with resnet8, 1 s a comparison; energy counter of the whole GPU"
     return [Task("resnet8 with SA, training step", "", (JOULES, SECONDS), protocol, partial(_bench, options))]
 
 
 def cifar(options: Options) -> Sequence[Task]:
-    """Returns the study on CIFAR-10, which each call goes on with for as long as it has time."""
+    """Returns the task that runs the study on CIFAR-10, which each call resumes up to its time limit."""
     act = partial(_cifar, options)
     protocol = "sweep=groups, resnet20, recipe cifar, 2 replicates; stopped at the limit of the part and resumed"
     return [Task("sweep=groups on CIFAR-10", "", (CELLS, SECONDS, TOP1), protocol, act)]
 
 
 def mlflow(options: Options) -> Sequence[Task]:
-    """Returns what MLflow was told of the study on digits."""
+    """Returns the task that checks the MLflow records of the study on digits."""
     return [
         Task("small study on digits", "", (RUNS, GPU_METRICS), "read from MLflow's database", partial(_mlflow, options))
     ]
@@ -105,7 +105,7 @@ def _tests(options: Options) -> Mapping[str, Value]:
     report = options.out / "tests.xml"
     parallel = ["-n", "8", "--dist", "load"] if options.device == "cuda" and find_spec("xdist") else []
     arguments = ["-m", "cuda", "-q", "--tb=short", "-p", "no:cacheprovider", *parallel, f"--junitxml={report}", *paths]
-    with suppress(RuntimeError):  # tests that fail are counted below
+    with suppress(RuntimeError):  # failed tests are counted below
         _finished("pytest", arguments, options)
     if not report.exists():
         raise RuntimeError("pytest wrote no report")
@@ -122,7 +122,7 @@ def _digits_study(options: Options) -> list[str]:
 
 
 def _study(options: Options, overrides: Sequence[str], study: str) -> Mapping[str, Value]:
-    """Runs a study until it has ended or its time is over; returns how far it is."""
+    """Runs a study to its end or its time limit; returns its progress."""
     started = time.monotonic()
     _finished("ablations.run", [*_shared(options), *overrides], options)
     seconds = time.monotonic() - started
@@ -144,7 +144,7 @@ def _resumed(options: Options) -> Mapping[str, Value]:
 
 
 def _sharing(at_once: int) -> str:
-    """Returns the options of a launcher that trains so many cells on one GPU."""
+    """Returns the options of a launcher that trains `at_once` cells concurrently on one GPU."""
     if at_once == 1:
         return "launcher=serial"
     for name in LAUNCHERS:
@@ -172,7 +172,7 @@ def _hourly(options: Options, at_once: int) -> Mapping[str, Value]:
     if len(done) < at_once:
         raise NotMeasuredError(f"{len(done)} of {at_once} cells have a result")
     ends = [[epoch["finished"] for epoch in result["epochs"]] for result in done]
-    paces = [(end[-1] - end[0]) / (len(end) - 1) for end in ends]  # with the tests after each epoch
+    paces = [(end[-1] - end[0]) / (len(end) - 1) for end in ends]  # includes testing after each epoch
     pace = statistics.fmean(paces)
     rest = max(0.0, seconds - _epochs(options) * pace)
     rate = at_once * 3600 / (EPOCHS * pace + rest)
@@ -244,12 +244,12 @@ def _result(cell: StoredCell) -> Mapping[str, Any]:
 
 
 def _finished(module: str, arguments: Sequence[str], options: Options) -> None:
-    """Runs a Python module until it ends or the part's time is over: then it is asked to stop, and stores what it has.
+    """Runs a Python module to its end or the part's deadline, at which it is asked to stop and store its results.
 
     Raises:
-        RuntimeError: if it ends by itself with an error.
+        RuntimeError: if the module ends by itself with an error.
     """
-    # In this process' group, which ends with the part.
+    # In the process group of this process, which ends with the part.
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT)
     try:
         if code := process.wait(max(1.0, options.left - _GRACE) if math.isfinite(options.left) else None):

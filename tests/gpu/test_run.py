@@ -1,4 +1,4 @@
-"""The script for a GPU, on a CPU in its smallest form, and what becomes of parts that fail."""
+"""Tests the GPU script on a CPU with minimal sizes, and its handling of failed parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.gpu.run import CALLS, Part, main
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
-    """All three calls, one after the other."""
+    """Makes all three calls in sequence."""
     folder = tmp_path_factory.mktemp("gpu")
     common = ["--device", "cpu", "--tiny", "--out", str(folder), "--data", str(folder / "data")]
     return folder, [main([str(call), *common]) for call in CALLS]
@@ -44,7 +44,7 @@ def test_the_page_and_the_csv_have_every_row_and_the_csv_a_number_or_a_reason(fi
         assert f"| {line.subject} | {line.baseline or '–'} | {line.quantity} |" in page
 
 
-def test_a_cpu_leaves_what_needs_a_gpu_empty(finished: tuple[Path, list[int]]) -> None:
+def test_on_a_cpu_quantities_that_need_a_gpu_are_empty(finished: tuple[Path, list[int]]) -> None:
     captured = [row for row in read(finished[0] / ROWS) if "captured" in row.quantity]
     assert captured
     assert {row.reason for row in captured} == {NEEDS_GPU}
@@ -58,7 +58,7 @@ def test_a_later_call_resumes_the_study_and_trains_nothing_again(finished: tuple
     assert values[3, suite.RUNS] >= 6
 
 
-def test_kernels_agree_with_the_formula_and_with_themselves(finished: tuple[Path, list[int]]) -> None:
+def test_kernels_match_the_formula_and_are_deterministic(finished: tuple[Path, list[int]]) -> None:
     rows = [row for row in read(finished[0] / ROWS) if row.part == "kernels"]
     assert all(row.value is not None and row.value <= 1 for row in rows if row.quantity == kernels.ERROR)
     assert all(row.value == 1 for row in rows if row.quantity == kernels.REPEATED)
@@ -73,14 +73,14 @@ def test_no_call_takes_more_than_ten_minutes() -> None:
 @pytest.mark.parametrize(
     "listed", [kernels.tasks, networks.large, networks.small, suite.tests, suite.hourly, suite.bench, suite.cifar]
 )
-def test_rows_of_a_part_are_told_apart(listed: Tasks, tiny: bool, tmp_path: Path) -> None:
+def test_rows_of_a_part_have_unique_keys(listed: Tasks, tiny: bool, tmp_path: Path) -> None:
     tasks = listed(Options("cuda", tiny, tmp_path, tmp_path))
     keys = [row.key for task in tasks for row in task.rows(1, "part", {}, "not measured")]
     assert keys
     assert len(set(keys)) == len(keys)
 
 
-def test_a_task_that_fails_costs_its_own_rows(tmp_path: Path) -> None:
+def test_a_failed_task_affects_only_its_own_rows(tmp_path: Path) -> None:
     options = Options("cpu", True, tmp_path, tmp_path)
     assert do_tasks(1, "part", broken(options), options) == 1
     values = [(row.subject, row.quantity, row.value, row.reason) for row in read(tmp_path / ROWS)]
@@ -92,7 +92,7 @@ def test_a_task_that_fails_costs_its_own_rows(tmp_path: Path) -> None:
     ]
 
 
-def test_a_part_that_ends_early_costs_what_it_did_not_come_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_that_a_part_did_not_reach_have_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = (
         Part("dead", "tests.builders.gpu_parts:dying", 100),
         Part("slow", "tests.builders.gpu_parts:broken", 0.1),
@@ -117,7 +117,7 @@ def test_a_row_has_a_number_or_a_reason(value: float | None, reason: str) -> Non
         Row(1, "part", "subject", "", "size", value, None, None, 1, "", reason)
 
 
-def test_the_page_says_when_nothing_was_measured() -> None:
+def test_an_empty_page_states_that_nothing_was_measured() -> None:
     row = Row(1, "part", "subject", "", "size", None, None, None, 0, "", "not measured: a | in it")
     page = page_of([row], [])
     assert "Nothing was measured." in page

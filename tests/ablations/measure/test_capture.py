@@ -18,12 +18,12 @@ def test_a_replay_repeats_the_call_on_the_same_tensors() -> None:
 
 
 @pytest.mark.cuda
-def test_a_call_that_waits_for_its_result_cannot_be_captured() -> None:
+def test_a_call_that_synchronizes_cannot_be_captured() -> None:
     with pytest.raises(RuntimeError):
         captured(lambda: torch.ones(8, device="cuda").sum().item())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
-def test_without_a_gpu_nothing_is_captured() -> None:
+def test_without_a_gpu_a_capture_raises() -> None:
     with pytest.raises(RuntimeError, match="CUDA device"):
         captured(lambda: None)

@@ -41,26 +41,26 @@ def on_meta(name: str, **options: Any) -> nn.Module:
 
 
 def places(backbone: str) -> Iterator[tuple[int, int]]:
-    """Channels and positions of each block's output at 224x224."""
+    """Yields channels and positions of each block's output at 224x224."""
     for stage, blocks in enumerate(BLOCKS[backbone]):
         yield from [(256 * 2**stage, (56 >> stage) ** 2)] * blocks
 
 
-# What our multiply-adds have that the official counter's have not, on `channels` and `positions`, and why.
+# Multiply-adds that only our counter includes, as functions of `channels` and `positions`, with the reason.
 DIFFERENCES: dict[str, Callable[[int, int], int]] = {
     "none": lambda *_: 0,
     "sa": lambda *_: 0,
-    # timm's two layers are 1x1 convolutions, whose biases are counted; the official ones are linear: theirs are not.
+    # timm's two layers are 1x1 convolutions, whose biases are counted; those of the official linear layers are not.
     "se": lambda channels, _: channels // 16 + channels,
-    # The same, twice: for average and for maximum. (Its max pools are modules in the official code, and counted.)
+    # The same, twice: for average and for maximum. (The max pools of the official code are modules, and counted.)
     "cbam": lambda channels, _: 2 * (channels // 16 + channels),
-    # The mean that standardises the 64 groups' agreement over the positions is a global average pool to us; in the
-    # official code it is no module.
+    # The mean that standardizes the 64 groups' similarity over the positions counts as global average pooling; in the
+    # official code it is not a module.
     "sge": lambda _, positions: 64 * positions,
-    # The convolution along the channels is a Conv1d, of which the official counter knows nothing.
+    # The convolution along the channels is a Conv1d, which the official counter does not support.
     "eca": lambda channels, _: channels * (7 if channels == 2048 else 5),
 }
-# GFLOPs of the official code of each, by flops_counter.py of PytorchInsight, at 224x224.
+# GFLOPs of the official implementations at 224x224, counted by flops_counter.py of PytorchInsight.
 GOLDEN = [
     ("resnet50", "none", 4.121924, 4_121_924_096),
     ("resnet50", "sa", 4.124684, 4_124_683_776),
@@ -78,7 +78,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("backbone", "attention", "official", "ours"), GOLDEN)
-def test_multiply_adds_are_those_of_the_official_counter_but_for_what_it_cannot_see(
+def test_multiply_adds_match_the_official_counter_except_for_what_it_omits(
     backbone: str, attention: str, official: float, ours: int
 ) -> None:
     difference = sum(DIFFERENCES[attention](*place) for place in places(backbone))
@@ -87,7 +87,7 @@ def test_multiply_adds_are_those_of_the_official_counter_but_for_what_it_cannot_
     assert round((ours - difference) / 1e9, 6) == official
 
 
-def test_the_gflops_of_shuffle_attention_in_the_abstract_are_the_input_of_its_average_pools() -> None:
+def test_the_gflops_of_shuffle_attention_in_the_paper_s_abstract_are_those_of_its_average_pools() -> None:
     plain, attended = (
         count_operations(on_meta("resnet50", attention=name, num_classes=1000), empty(1, 3, 224, 224))
         for name in ("none", "sa")
@@ -109,7 +109,7 @@ def test_the_gflops_of_shuffle_attention_in_the_abstract_are_the_input_of_its_av
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet18", "shufflenet_v2_x0_5", "timm/resnet26", "timm/gernet_s"])
-def test_pytorchs_own_counter_sees_the_same_products(name: str) -> None:
+def test_pytorchs_counter_counts_the_same_products(name: str) -> None:
     model, images = on_meta(name), empty(2, 3, 64, 64)
     with FlopCounterMode(display=False) as theirs, torch.no_grad():
         model.eval()(images)
@@ -127,7 +127,7 @@ def test_pytorchs_own_counter_sees_the_same_products(name: str) -> None:
     batch=st.integers(1, 3),
 )
 @settings(max_examples=50)
-def test_a_convolution_takes_what_textbooks_say(
+def test_convolutions_follow_the_textbook_formula(
     kernel: int, stride: int, padding: int, dilation: int, groups: int, bias: bool, batch: int
 ) -> None:
     layer = nn.Conv2d(8, 12, kernel, stride, padding, dilation, groups, bias, device=META)
@@ -163,7 +163,7 @@ def test_a_convolution_takes_what_textbooks_say(
     ],
     ids=str,
 )
-def test_what_papers_count(layer: nn.Module, shape: tuple[int, ...], expected: int) -> None:
+def test_counted_operations(layer: nn.Module, shape: tuple[int, ...], expected: int) -> None:
     counted = count_operations(layer, empty(2, *shape))
     assert (counted.multiply_adds, counted.uncounted) == (expected, 0)
 
@@ -187,20 +187,20 @@ def test_what_papers_count(layer: nn.Module, shape: tuple[int, ...], expected: i
         (Function(lambda x: torch.cat([x, x], 1)), {"copy": 200}),
         (Function(lambda x: x.transpose(1, 2).contiguous()), {"copy": 100}),
         (Function(lambda x: F.pad(x, (1, 1))), {"copy": 140}),
-        (Function(lambda x: x[:, ::2].flatten(1, 2).unsqueeze(0)), {"copy": 50}),  # flatten has to copy, here
+        (Function(lambda x: x[:, ::2].flatten(1, 2).unsqueeze(0)), {"copy": 50}),  # flatten has to copy
         (Function(lambda x: x.flatten(1)[:, None].expand(-1, 3, -1)), {}),
         (nn.Identity(), {}),
         (nn.Dropout(), {}),
     ],
     ids=str,
 )
-def test_what_papers_do_not_count(layer: nn.Module, expected: dict[str, int]) -> None:
+def test_uncounted_operations(layer: nn.Module, expected: dict[str, int]) -> None:
     counted = count_operations(layer, empty(2, 4, 5, 5))
     assert counted.uncounted_kinds == expected
     assert counted.uncounted == sum(expected.values())
 
 
-def test_an_operation_that_no_table_has_is_uncounted_under_its_own_name() -> None:
+def test_an_operation_without_a_rule_is_uncounted_under_its_own_name() -> None:
     counted = count_operations(Function(lambda x: torch.special.erfinv(x) + torch.cdist(x, x).sum()), empty(2, 3, 4))
     assert counted.uncounted_kinds == {"erfinv": 12, "_cdist_forward": 9, "reduction": 9, "addition": 12}
 
@@ -211,7 +211,7 @@ def test_an_operation_that_no_table_has_is_uncounted_under_its_own_name() -> Non
     side=st.integers(1, 9),
 )
 @settings(max_examples=40)
-def test_an_image_takes_the_same_in_a_batch_of_any_size(name: str, batch: int, side: int) -> None:
+def test_counts_per_image_do_not_depend_on_the_batch_size(name: str, batch: int, side: int) -> None:
     module = ATTENTION[name](128, device=META)
     alone, together = (count_operations(module, empty(images, 128, side, side)) for images in (1, batch))
     assert alone.operations == together.operations
@@ -245,7 +245,7 @@ SHUFFLES: list[dict[str, Any]] = [
     ("name", "knobs"), [*((name, {}) for name in ATTENTION if name != "sa"), *(("sa", knobs) for knobs in SHUFFLES)]
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_meta_tensors_count_as_those_of_the_cpu(name: str, knobs: dict[str, Any], layout: torch.memory_format) -> None:
+def test_meta_tensors_have_the_counts_of_the_cpu(name: str, knobs: dict[str, Any], layout: torch.memory_format) -> None:
     def counted(device: str) -> Complexity:
         images = torch.zeros(2, 128, 6, 6, device=device).contiguous(memory_format=layout)
         return count_operations(ATTENTION[name](128, device=torch.device(device), **knobs), images)
@@ -255,7 +255,7 @@ def test_meta_tensors_count_as_those_of_the_cpu(name: str, knobs: dict[str, Any]
 
 @pytest.mark.cuda
 @pytest.mark.parametrize(("attention", "knobs"), [("none", {}), ("sa", {"groups": 4})])
-def test_meta_tensors_count_as_those_of_a_gpu(attention: str, knobs: dict[str, Any]) -> None:
+def test_meta_tensors_have_the_counts_of_a_gpu(attention: str, knobs: dict[str, Any]) -> None:
     def counted(device: str) -> Complexity:
         model = create_model("resnet8", attention=attention, seed=0, **knobs).to(device)
         return count_operations(model, torch.zeros(2, 3, 32, 32, device=device))
@@ -280,14 +280,14 @@ def test_networks_of_timm_are_counted(name: str) -> None:
         (Function(lambda x: x.add_(1)), 200, 200),  # in place
         (Function(lambda x: x * x[:, :, :1, :1]), 200 + 8, 200),  # broadcast
         (Function(lambda x: x * x[:, :, :1, :1].expand_as(x)), 200 + 8, 200),  # the same, expanded
-        (Function(lambda x: x.chunk(2, dim=1)[0].relu()), 100, 100),  # half of it
+        (Function(lambda x: x.chunk(2, dim=1)[0].relu()), 100, 100),  # half of the map
         (Function(lambda x: x[:, :, ::2, ::2].relu()), 72, 72),
         (Function(lambda x: x.view(2, -1).t()), 0, 0),
         (Function(lambda x: torch.empty_like(x)), 0, 0),
         (nn.Conv2d(4, 6, 3, device=META), 200 + 6 * 4 * 9 + 6, 2 * 6 * 9),
         (nn.BatchNorm2d(4, device=META), 200 + 4 * 4, 200),
         (nn.GroupNorm(2, 4, device=META), 200 + 2 * 4, 200 + 2 * 4),  # mean and deviation of each group
-        (nn.MaxPool2d(5), 200, 8 + 2 * 8),  # the places of the maxima are numbers of 8 bytes
+        (nn.MaxPool2d(5), 200, 8 + 2 * 8),  # the indices of the maxima have 8 bytes
     ],
     ids=str,
 )
@@ -295,13 +295,13 @@ def test_operations_read_their_tensors_and_write_their_results(layer: nn.Module,
     assert count_operations(layer, empty(2, 4, 5, 5)).moved_bytes == 4 * (read + written)
 
 
-def test_bytes_are_those_of_the_numbers() -> None:
+def test_bytes_depend_on_the_dtype() -> None:
     assert count_operations(nn.ReLU(), empty(2, 4, 5, 5).bfloat16()).moved_bytes == 2 * 400
     assert count_operations(Function(lambda x: x.bfloat16()), empty(2, 4, 5, 5)).moved_bytes == (4 + 2) * 200
 
 
 @pytest.mark.parametrize(("batch", "groups", "side"), [(1, 64, 7), (3, 8, 5)])
-def test_shuffle_attention_moves_eleven_times_its_map_where_one_operation_would_move_two(
+def test_shuffle_attention_moves_its_map_eleven_times_and_a_fused_operation_would_move_it_twice(
     batch: int, groups: int, side: int
 ) -> None:
     channels = 128
@@ -327,7 +327,7 @@ def test_shuffle_attention_moves_eleven_times_its_map_where_one_operation_would_
     assert counted.least_bytes == 4 * (2 * full + 6 * c)
 
 
-def test_the_least_is_input_output_parameters_and_buffers() -> None:
+def test_least_bytes_are_input_output_parameters_and_buffers() -> None:
     layer = nn.Sequential(nn.Conv2d(4, 6, 3, device=META), nn.BatchNorm2d(6, device=META))
     parameters, statistics, batches_seen = 6 * 4 * 9 + 6 + 2 * 6, 2 * 6, 8
     assert (
@@ -365,14 +365,14 @@ def test_a_module_that_is_called_twice_has_two_rows() -> None:
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_the_callers_mode_makes_no_difference(context: Callable[[], AbstractContextManager[Any]]) -> None:
+def test_counts_do_not_depend_on_the_callers_gradient_mode(context: Callable[[], AbstractContextManager[Any]]) -> None:
     model, images = on_meta("resnet8", attention="se"), empty(2, 3, 32, 32)
     expected = count_operations(model, images)
     with context():
         assert count_operations(model, images) == expected
 
 
-def test_the_module_is_left_as_it_was() -> None:
+def test_counting_does_not_change_the_module() -> None:
     model = create_model("resnet8").train()
     model.get_submodule("layer2").eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -386,7 +386,7 @@ def test_the_module_is_left_as_it_was() -> None:
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
 
-def test_what_other_hooks_do_belongs_to_their_module() -> None:
+def test_operations_of_other_hooks_belong_to_their_module() -> None:
     layer = nn.ReLU()
     layer.register_forward_pre_hook(lambda _, inputs: inputs[0] * 2)
     layer.register_forward_hook(lambda _module, _inputs, output: output + 1)
@@ -395,6 +395,6 @@ def test_what_other_hooks_do_belongs_to_their_module() -> None:
 
 
 @pytest.mark.parametrize("inputs", [[], [empty(0, 4)], [empty()]])
-def test_without_an_image_there_is_nothing_to_count_for(inputs: list[Tensor]) -> None:
+def test_an_empty_batch_raises(inputs: list[Tensor]) -> None:
     with pytest.raises(ValueError, match="inputs: there is no image to count for"):
         count_operations(nn.ReLU(), *inputs)

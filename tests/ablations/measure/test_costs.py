@@ -15,11 +15,11 @@ COSTS = st.builds(
 
 
 @given(st.dictionaries(st.sampled_from([PLAIN, "groups=2", "a b", "ä"]), COSTS))
-def test_what_is_stored_as_json_is_read_as_it_was(costs: dict[str, NetworkCost]) -> None:
+def test_json_preserves_costs(costs: dict[str, NetworkCost]) -> None:
     assert from_stored(json.loads(json.dumps(as_stored(costs)))) == costs
 
 
-def test_a_network_that_failed_has_a_reason_and_nothing_else() -> None:
+def test_a_failed_network_has_only_a_reason() -> None:
     failed = NetworkCost(failed="RuntimeError: too large")
     assert (failed.train, failed.test, failed.peak_memory_mib) == (None, None, None)
     assert from_stored(as_stored({"sa": failed})) == {"sa": failed}

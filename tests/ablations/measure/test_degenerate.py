@@ -10,7 +10,7 @@ from ablations.measure.degenerate import DegeneracyProbe
 from sa_core.attentions.findings import CONSTANT_GATE, INPUT_INDEPENDENT, SINGLE_HIDDEN_UNIT, Finding
 
 SIXTEEN = "sweep.variants.{name}16={{attention: {name}, attention.reduction: 16}}"
-# Whose usual number of groups, or eight of them, this backbone cannot have.
+# Sweeps whose default number of groups, or 8 groups, are impossible for this backbone.
 UNFIT = {("shufflenet_v2_x0_5", "groups"), ("shufflenet_v2_x0_5", "search")}
 
 
@@ -24,7 +24,7 @@ def design(*overrides: str) -> Design:
 def test_no_sweep_of_the_suite_has_a_degenerate_module(model: str, sweep: str, data: str) -> None:
     if (model, sweep) in UNFIT or (sweep == "backbones" and model != "resnet8"):
         return
-    # A search trains what it picks; here are all combinations.
+    # A search trains only some of the combinations; all are checked here.
     every = ["sweep.sampler=grid", "sweep.objectives=[top1]"] if sweep == "search" else []
     chosen = [] if sweep == "backbones" else [f"model={model}"]
     config = compose_config(["device=cpu", f"sweep={sweep}", f"data={data}", *every, *chosen])
@@ -42,13 +42,13 @@ def test_a_reduction_of_16_is_found_in_the_first_stage_of_a_narrow_backbone() ->
         assert module.shape == (16, 32, 32)
 
 
-def test_the_places_of_one_shape_are_one_finding() -> None:
+def test_insertion_points_with_one_shape_give_one_degenerate_module() -> None:
     made = design("model=resnet20", "sweep.factors={attention: [gc]}", "attention=gc", "attention.reduction=16")
     (module,) = DegeneracyProbe(32).find(made.variants)
     assert [place.path for place in module.places] == ["layer1.0.sa", "layer1.1.sa", "layer1.2.sa"]
 
 
-def test_maps_are_as_small_as_they_are_in_the_network() -> None:
+def test_modules_are_probed_with_the_shape_of_maps_in_the_network() -> None:
     stems = {stem: design("sweep=rivals", "model=resnet18", f"model.stem={stem}") for stem in ("cifar", "imagenet")}
     assert DegeneracyProbe(32).find(stems["cifar"].variants) == []
     found = DegeneracyProbe(32).find(stems["imagenet"].variants)
@@ -57,12 +57,12 @@ def test_maps_are_as_small_as_they_are_in_the_network() -> None:
     assert {place.stage for module in found for place in module.places} == {4}
 
 
-def test_only_the_places_that_carry_attention_are_probed() -> None:
+def test_only_insertion_points_with_attention_are_probed() -> None:
     made = design("model=resnet18", "model.stem=imagenet", "sweep.factors={attention.stages: [1+2+3, last]}")
     assert {module.variant for module in DegeneracyProbe(32).find(made.variants)} == {"stages=last"}
 
 
-def test_controls_are_meant_to_be_what_they_are_and_found_where_they_are_not() -> None:
+def test_controls_are_reported_only_if_they_are_not_intended() -> None:
     removed = ["sweep=branches", "model=resnet18", "model.stem=imagenet"]
     found = {module.variant: module.findings for module in DegeneracyProbe(32).find(design(*removed).variants)}
     assert set(found) == {"branches=both", "branches=spatial", "all_by_space"}
@@ -81,10 +81,10 @@ def test_each_distinct_module_is_probed_once(monkeypatch: pytest.MonkeyPatch) ->
     probe = DegeneracyProbe(32)
     for _ in range(2):
         probe.find(design("sweep=placement", "model=resnet20").variants)
-    # Four positions and several stages have three widths between them.
+    # Four positions and several stages have three different widths in total.
     assert sorted(shape[0] for shape in probed) == [16, 32, 64]
 
 
-def test_images_that_a_backbone_cannot_take_are_left_to_the_cells() -> None:
+def test_images_that_a_backbone_rejects_are_skipped() -> None:
     made = design("model=timm/resnet26", "sweep.factors={attention: [sa]}")
     assert DegeneracyProbe(0).find(made.variants) == []

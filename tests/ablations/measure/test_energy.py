@@ -16,14 +16,15 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 
 
 class FakeGpu:
-    """Works through a queue on a clock of its own; its counter moves every `step` seconds.
+    """A simulated GPU with a queue and a clock.
 
     Args:
-        watts: at work; idle it takes a tenth.
+        watts: power at work; idle power is a tenth of it.
         call: seconds of a call on the device.
-        host: seconds that queueing a call takes.
-        depth: calls that fit the queue; one more waits until the oldest is done.
-        look: seconds that reading the counter takes.
+        step: update interval of the energy counter, in seconds.
+        host: seconds to queue a call.
+        depth: capacity of the queue; further calls wait until the oldest is complete.
+        look: seconds to read the counter.
     """
 
     def __init__(
@@ -71,36 +72,36 @@ class FakeGpu:
     "gpu",
     [
         FakeGpu(),
-        FakeGpu(call=0.6),  # longer than a step of the counter
+        FakeGpu(call=0.6),  # longer than the update interval of the counter
         FakeGpu(call=3.7),  # longer than the window
-        FakeGpu(call=5e-5),  # much shorter than a look
-        FakeGpu(call=0.002, depth=2),  # where queueing waits
+        FakeGpu(call=5e-5),  # much shorter than reading the counter
+        FakeGpu(call=0.002, depth=2),  # queueing waits
         FakeGpu(step=0.02),
         FakeGpu(look=0.003),
     ],
 )
-def test_joules_are_power_times_time_whatever_the_length_of_a_call(gpu: FakeGpu) -> None:
+def test_joules_are_power_times_time_for_calls_of_any_duration(gpu: FakeGpu) -> None:
     assert gpu.measure() == pytest.approx(gpu.watts * gpu.call, rel=0.01)
 
 
 @given(watts=st.floats(20, 1200), call=st.floats(3e-4, 1.5), step=st.floats(0.02, 0.11))
-def test_joules_are_right_to_the_percent(watts: float, call: float, step: float) -> None:
+def test_joules_are_accurate_to_one_percent(watts: float, call: float, step: float) -> None:
     assert FakeGpu(watts=watts, call=call, step=step).measure() == pytest.approx(watts * call, rel=0.01)
 
 
-def test_the_gpu_does_not_idle_while_it_is_measured() -> None:
+def test_the_gpu_does_not_idle_during_the_measurement() -> None:
     gpu = FakeGpu()
     gpu.measure()
     measured_from = gpu.now - 3.0
     assert sum(end - begin for begin, end in gpu.idle if end > measured_from) == 0.0
 
 
-def test_where_the_host_is_slow_the_idling_is_what_a_call_costs() -> None:
+def test_with_a_slow_host_a_call_includes_idle_energy() -> None:
     gpu = FakeGpu(call=1e-4, host=4e-4, look=1e-6)
     assert gpu.measure() == pytest.approx(300 * 1e-4 + 30 * 3e-4, rel=0.01)
 
 
-def test_the_first_call_may_take_long() -> None:
+def test_a_slow_first_call_does_not_change_the_result() -> None:
     gpu = FakeGpu(call=5.0)
 
     def act() -> None:
@@ -110,18 +111,18 @@ def test_the_first_call_may_take_long() -> None:
     assert joules_per_call(act, gpu.joules, gpu.mark, 3.0, gpu.clock, gpu.sleep) == pytest.approx(0.3, rel=0.01)
 
 
-def test_the_window_is_as_long_as_it_is_asked_for() -> None:
+def test_the_window_has_the_requested_length() -> None:
     short, long = FakeGpu(), FakeGpu()
     short.measure(1.0)
     long.measure(6.0)
     assert long.now - short.now == pytest.approx(5, abs=0.2)
 
 
-def test_a_counter_that_stands_still_counts_nothing() -> None:
+def test_a_counter_that_does_not_change_gives_none() -> None:
     gpu = FakeGpu()
     assert joules_per_call(gpu.act, lambda: 7.0, gpu.mark, 3.0, gpu.clock, gpu.sleep) is None
     assert gpu.now < 2
-    assert gpu.now >= gpu.free_at  # nothing is left in the queue
+    assert gpu.now >= gpu.free_at  # the queue is empty
 
 
 class NotSupportedError(Exception):
@@ -129,7 +130,7 @@ class NotSupportedError(Exception):
 
 
 def fake_nvml(monkeypatch: pytest.MonkeyPatch, energy: Callable[[str], int]) -> None:
-    """Makes `pynvml` a module whose handles are the UUIDs, and the second CUDA device one with the UUID 12ab."""
+    """Replaces `pynvml` with a module whose handles are UUIDs; the second CUDA device has the UUID 12ab."""
     module = cast(Any, types.ModuleType("pynvml"))
     module.NVMLError = NotSupportedError
     module.nvmlInit = lambda: None
@@ -139,14 +140,14 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, energy: Callable[[str], int]) -> 
     monkeypatch.setattr(torch.cuda, "get_device_properties", {CUDA: types.SimpleNamespace(uuid="12ab")}.__getitem__)
 
 
-def test_the_counter_is_that_of_the_gpu_that_torch_means(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_counter_is_that_of_torchs_device(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml(monkeypatch, {"GPU-12ab": 4500}.__getitem__)
     joules = energy_counter(CUDA)
     assert joules is not None
     assert joules() == 4.5
 
 
-def test_a_gpu_that_does_not_count_has_no_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_an_energy_counter_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(uuid: str) -> int:
         raise NotSupportedError(uuid)
 
@@ -165,7 +166,7 @@ def test_a_cpu_has_no_counter() -> None:
 
 
 @pytest.mark.cuda
-def test_twice_the_images_in_a_call_take_about_as_much_each() -> None:
+def test_the_energy_per_image_hardly_depends_on_the_number_of_images() -> None:
     device = torch.device("cuda")
     if energy_counter(device) is None:
         pytest.skip("this GPU does not count its energy")

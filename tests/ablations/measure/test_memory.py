@@ -15,7 +15,7 @@ from sa_core import ATTENTION, ShuffleAttention, create_model
 CPU = torch.device("cpu")
 
 
-def test_the_peak_is_the_most_that_is_held_at_one_time() -> None:
+def test_the_peak_is_the_maximum_of_the_allocated_memory() -> None:
     def step() -> None:
         first = torch.ones(MIB)  # 4 MiB
         second = first + 1  # 8 MiB
@@ -26,11 +26,11 @@ def test_the_peak_is_the_most_that_is_held_at_one_time() -> None:
     assert peak_memory(step, [], CPU) == pytest.approx(8, abs=0.001)
 
 
-def test_what_persists_is_added() -> None:
+def test_persistent_tensors_are_added() -> None:
     assert peak_memory(lambda: None, [torch.zeros(MIB), torch.zeros(MIB, dtype=torch.bool)], CPU) == 5
 
 
-def test_what_autograd_saves_counts() -> None:
+def test_the_peak_includes_saved_activations() -> None:
     x = torch.zeros(MIB, requires_grad=True)
 
     def step(operations: int) -> None:
@@ -52,7 +52,7 @@ def test_an_inference_holds_two_maps_at_a_time() -> None:
         with torch.no_grad():
             layers(x)
 
-    assert peak_memory(step, [], CPU) == pytest.approx(8, abs=0.001)  # what a layer reads, and what it writes
+    assert peak_memory(step, [], CPU) == pytest.approx(8, abs=0.001)  # the input and the output of a layer
 
 
 def test_parameters_are_counted_one_by_one() -> None:
@@ -61,11 +61,11 @@ def test_parameters_are_counted_one_by_one() -> None:
 
 
 def test_buffers_are_counted_one_by_one() -> None:
-    assert buffer_count(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))) == 2 * 8 + 1  # and the batches seen
+    assert buffer_count(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))) == 2 * 8 + 1  # and num_batches_tracked
     assert buffer_count(ATTENTION["permute"](128)) == 128
 
 
-SHAPES = [(1, 7), (2, 7), (2, 12), (5, 1)]  # images, and the side of their maps
+SHAPES = [(1, 7), (2, 7), (2, 12), (5, 1)]  # number of images, and side of their feature maps
 
 
 @pytest.mark.parametrize(("batch", "side"), SHAPES)
@@ -76,9 +76,9 @@ def test_shuffle_attention_saves_twice_its_map(batch: int, side: int, groups: in
     full = batch * channels * side**2
     half, pooled = full // 2, batch * channels // 2
     saved = [
-        full,  # x: both halves are views of it, which the two gates multiply and the norm reads
+        full,  # x: both halves are views of it, used by the two gates and the norm
         pooled,  # the pooled values, which cweight multiplies
-        pooled,  # the channel gate: sigmoid saves its output, and the multiplication by it the same tensor
+        pooled,  # the channel gate: saved once, as the output of sigmoid and as a factor
         2 * pooled,  # mean and deviation of the norm, a pair for each channel of the half and image
         half,  # the normalised half, which sweight multiplies
         half,  # the spatial gate, like the channel gate
@@ -91,7 +91,9 @@ def test_shuffle_attention_saves_twice_its_map(batch: int, side: int, groups: in
 @pytest.mark.parametrize("groups", [8, 64])
 @pytest.mark.parametrize(("batch", "side"), SHAPES)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def test_its_kernels_save_its_map_and_two_numbers_a_channel(batch: int, side: int, groups: int, device: str) -> None:
+def test_the_kernels_of_shuffle_attention_save_its_map_and_two_values_per_channel(
+    batch: int, side: int, groups: int, device: str
+) -> None:
     module, x = ShuffleAttention(128, groups, device=device), torch.ones(batch, 128, side, side, device=device)
     if reason := module.reason_against(x.dtype):
         pytest.skip(reason)
@@ -115,7 +117,7 @@ def test_squeeze_excitation_saves_its_map_once(batch: int, side: int) -> None:
 def test_a_residual_network_saves_two_maps_for_each_convolution(batch: int, side: int) -> None:
     saved = [
         batch * 3 * side**2,  # the images, input of the first convolution
-        2 * batch * 16 * side**2,  # its output, input of the norm; and the ReLU's, which is in place: the norm's own
+        2 * batch * 16 * side**2,  # its output, input of the norm; and the output of norm and in-place ReLU
         2 * 16,  # mean and deviation of the batch
     ]
     for channels, shrunk in ((16, 1), (32, 2), (64, 4)):
@@ -152,40 +154,42 @@ class Function(nn.Module):
         (lambda _, x: x + 1, 0),
         (lambda _, x: torch.sigmoid(x), 16),
         (lambda _, x: torch.sigmoid(x[0]), 4),
-        (lambda _, x: x[0] * x[1], 16),  # two views keep all of x, once
+        (lambda _, x: x[0] * x[1], 16),  # two views keep the whole storage of x, once
         (lambda module, _: module.weight * 2, 0),
-        (lambda module, x: x * module.weight, 16),  # x alone: the weight exists anyway
-        (lambda module, x: x @ module.weight.t()[:, :2], 16),  # also as a view
+        (lambda module, x: x * module.weight, 16),  # only x: the weight persists anyway
+        (lambda module, x: x @ module.weight.t()[:, :2], 16),  # also a view of the weight
         (lambda module, x: x.index_select(0, module.order), 0),  # a buffer
-        (lambda module, x: x * torch.sigmoid(module.weight), 32),  # made of the weight, but another tensor
+        (lambda module, x: x * torch.sigmoid(module.weight), 32),  # derived from the weight, but another tensor
     ],
 )
-def test_what_is_saved(function: Callable[[nn.Module, Tensor], Tensor], numbers: int) -> None:
+def test_saved_bytes_of_functions(function: Callable[[nn.Module, Tensor], Tensor], numbers: int) -> None:
     assert saved_bytes(Function(function), torch.ones(4, 4, requires_grad=True)) == 4 * numbers
 
 
-def test_what_the_output_does_not_need_is_not_kept() -> None:
+def test_tensors_that_the_output_does_not_need_are_not_counted() -> None:
     def used(_: nn.Module, x: Tensor) -> Tensor:
-        torch.sigmoid(x).exp()  # nobody looks at it
+        torch.sigmoid(x).exp()  # the result is unused
         return x.exp()
 
     assert saved_bytes(Function(used), torch.ones(4, 4, requires_grad=True)) == 4 * 16
 
 
-def test_a_map_without_a_gradient_needs_no_gate() -> None:
+def test_a_gate_is_not_saved_if_the_input_requires_no_gradient() -> None:
     module = ATTENTION["constant"](8)
     assert saved_bytes(module, torch.ones(1, 8, 4, 4)) == 0
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_gradients_may_be_off_outside(context: Callable[[], AbstractContextManager[Any]]) -> None:
+def test_saved_bytes_do_not_depend_on_the_callers_gradient_mode(
+    context: Callable[[], AbstractContextManager[Any]],
+) -> None:
     module, x = ShuffleAttention(16, 2), torch.ones(2, 16, 4, 4, requires_grad=True)
     expected = saved_bytes(module, x)
     with context():
         assert saved_bytes(module, x) == expected > 0
 
 
-def test_counting_what_is_saved_leaves_the_module_as_it_was() -> None:
+def test_counting_saved_bytes_does_not_change_the_module() -> None:
     model = create_model("resnet8").eval()
     model.get_submodule("layer2").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -199,7 +203,7 @@ def test_counting_what_is_saved_leaves_the_module_as_it_was() -> None:
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
 
-def test_a_mode_ends_with_its_block_for_each_part() -> None:
+def test_the_mode_of_each_submodule_is_restored() -> None:
     model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     with mode(model, training=False):
         assert not any(part.training for part in model.modules())

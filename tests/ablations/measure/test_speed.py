@@ -31,13 +31,13 @@ CPU = torch.device("cpu")
 
 
 class Machine:
-    """Simulated time: each copy takes its subject's seconds, times its luck, times what `noise` makes of the moment."""
+    """Simulated time: a call takes its subject's seconds, times a factor of the copy, times `noise` at that time."""
 
     def __init__(
         self, seconds: dict[str, float], noise: Noise = lambda _: 1.0, luck: float = 0.0, seed: int = 0
     ) -> None:
         self.now = 0.0
-        self.log: list[tuple[str, str, int]] = []  # what happened to which subject, with the number of calls
+        self.log: list[tuple[str, str, int]] = []  # event, subject and number of calls
         self.lucks: dict[str, list[float]] = {name: [] for name in seconds}
         self._seconds, self._noise, self._luck = seconds, noise, luck
         self._random = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ class Machine:
 
 
 def loaded(seed: int) -> Noise:
-    """A shared machine: slow drift, bursts, jitter, and preemption, which multiplies one call in twenty by 2 to 8."""
+    """A busy machine: slow drift, bursts, jitter, and preemption, which multiplies one call in twenty by 2 to 8."""
     random = np.random.default_rng(seed)
     phase = random.uniform(0, 6)
 
@@ -88,7 +88,7 @@ def loaded(seed: int) -> Noise:
 # Generations.
 
 
-def test_every_generation_builds_all_subjects_and_a_twin_of_the_baseline_anew() -> None:
+def test_every_generation_rebuilds_all_subjects_and_a_twin_of_the_baseline() -> None:
     machine = Machine({"plain": 0.1, "a": 0.1, "b": 0.1})
     samples = machine.compare(least_copies=4, most_copies=4)
     built = [name for what, name, _ in machine.log if what == "built"]
@@ -99,7 +99,7 @@ def test_every_generation_builds_all_subjects_and_a_twin_of_the_baseline_anew() 
     assert samples.copies == 4
 
 
-def test_a_generation_is_gone_before_the_next_one_is_built() -> None:
+def test_a_generation_is_freed_before_the_next_one_is_built() -> None:
     alive: list[weakref.ref[nn.Module]] = []
     most = 0
 
@@ -108,13 +108,13 @@ def test_a_generation_is_gone_before_the_next_one_is_built() -> None:
         gc.collect()
         most = max(most, sum(one() is not None for one in alive))
         module = nn.Linear(2, 2)
-        module.register_forward_hook(lambda *_: module)  # a reference to itself, as compiled modules have
+        module.register_forward_hook(lambda *_: module)  # a reference cycle, as in compiled modules
         alive.append(weakref.ref(module))
         return lambda: module(torch.ones(2))
 
     compare({"plain": make, "other": make}, "plain", wall_clock, seconds=0.0)
     assert len(alive) == 3 * LEAST_COPIES
-    assert most == 2  # of the same generation
+    assert most == 2  # both of the same generation
 
 
 def test_a_round_has_every_subject_once_in_each_of_two_opposite_orders() -> None:
@@ -133,7 +133,7 @@ def test_a_round_has_every_subject_once_in_each_of_two_opposite_orders() -> None
         assert ["plain" if name == TWIN else name for name in timed] == order
 
 
-def test_rows_are_all_times_with_their_copies() -> None:
+def test_there_is_one_row_for_each_time() -> None:
     samples = Machine({"plain": 0.1, "a": 0.2}).compare(least_copies=3, most_copies=3)
     rows = list(samples.rows())
     assert len(rows) == samples.seconds.size
@@ -153,12 +153,12 @@ def test_all_subjects_are_called_equally_often_in_a_sample() -> None:
     samples = machine.compare(seconds=10.0, most_copies=6)
     timed = {repeats for what, _, repeats in machine.log if what == "timed"}
     assert timed == {1, samples.repeats}  # warm-up calls, and samples
-    assert samples.repeats == 50  # half a millisecond of the fastest
+    assert samples.repeats == 50  # half a millisecond of the fastest subject
     assert samples.of("plain") == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize("preempted", ["plain", "a"])
-def test_a_preempted_warm_up_call_changes_no_number_of_repeats(preempted: str) -> None:
+def test_a_preempted_warm_up_call_does_not_change_the_number_of_repeats(preempted: str) -> None:
     def clock(act: Act, repeats: int) -> float:
         nonlocal calls
         name = act()
@@ -172,7 +172,7 @@ def test_a_preempted_warm_up_call_changes_no_number_of_repeats(preempted: str) -
     assert disturbed.repeats == compare(subjects, "plain", clock, seconds=10.0, most_copies=6).repeats
 
 
-def test_warming_up_ends_when_times_fall_no_more_and_is_not_reported() -> None:
+def test_warm_up_ends_when_times_no_longer_fall_and_is_not_reported() -> None:
     def make() -> Act:
         calls = iter([8.0, 4.0, 2.0, 1.0])
         return lambda: next(calls, 1.0)
@@ -188,7 +188,7 @@ def test_long_calls_are_not_repeated() -> None:
     assert Machine({"plain": 0.5, "a": 0.7}).compare(seconds=60.0, most_copies=6).repeats == 1
 
 
-# The end.
+# Stopping.
 
 
 def test_a_comparison_ends_when_all_intervals_are_precise_enough() -> None:
@@ -201,12 +201,12 @@ def test_a_comparison_ends_when_all_intervals_are_precise_enough() -> None:
 
 
 @pytest.mark.parametrize(("precision", "copies"), [(0.02, LEAST_COPIES), (0.0, 30)])
-def test_precise_comparisons_have_the_least_copies_unless_no_precision_is_wanted(precision: float, copies: int) -> None:
+def test_precise_comparisons_have_the_minimum_of_copies_unless_precision_is_off(precision: float, copies: int) -> None:
     samples = Machine({"plain": 0.01, "a": 0.02}).compare(seconds=1e9, precision=precision, most_copies=30)
     assert samples.copies == copies
 
 
-def test_when_the_time_is_spent_there_are_still_the_least_copies() -> None:
+def test_the_minimum_of_copies_is_timed_even_after_the_time_limit() -> None:
     assert Machine({"plain": 0.01, "a": 0.01}, luck=0.5).compare(seconds=0.0, precision=0.001).copies == LEAST_COPIES
     assert Machine({"plain": 0.01, "a": 0.01}).compare(seconds=0.0, least_copies=2).copies == 2
 
@@ -243,8 +243,8 @@ def test_one_copy_has_no_interval() -> None:
     assert math.isnan(high)
 
 
-def test_intervals_are_over_copies_so_they_cover_what_one_copy_s_turns_do_not() -> None:
-    """Copies differ by 5 %, turns of a copy by nothing: an interval over turns would have no width."""
+def test_intervals_are_over_copies_and_include_the_variation_between_them() -> None:
+    """Copies differ by 5 %, but turns of a copy are equal: an interval over turns would have zero width."""
     covered = 0
     for seed in range(100):
         samples = Machine({"plain": 0.01, "a": 0.011}, luck=0.05, seed=seed).compare()
@@ -253,14 +253,14 @@ def test_intervals_are_over_copies_so_they_cover_what_one_copy_s_turns_do_not() 
     assert covered >= 90
 
 
-def test_the_noise_floor_is_that_of_copies() -> None:
+def test_the_noise_floor_is_the_variation_between_copies() -> None:
     samples = Machine({"plain": 0.01, "a": 0.01}, luck=0.1).compare()
     timing = samples.timing("a")
     assert timing.noise_high / timing.noise_low > 1.1
     assert (timing.noise_low, timing.noise_high) == samples.ratio(TWIN)[1:]
 
 
-def test_a_steady_drift_favours_nobody() -> None:
+def test_a_steady_drift_does_not_bias_ratios() -> None:
     samples = Machine({"plain": 0.01, "other": 0.02}, lambda now: 1 + now).compare(seconds=60.0, most_copies=6)
     assert samples.ratio("other")[0] == pytest.approx(2, rel=0.01)
     assert samples.ratio(TWIN)[0] == pytest.approx(1, rel=0.01)
@@ -278,7 +278,7 @@ def test_a_loaded_machine_hardly_moves_ratios() -> None:
 # Clocks and failures.
 
 
-def test_a_single_thread_is_timed_by_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_thread_is_timed_by_its_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert clock_of(CPU) is thread_clock
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
@@ -286,14 +286,14 @@ def test_a_single_thread_is_timed_by_its_own_clock(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("clock", [wall_clock, thread_clock])
-def test_a_clock_calls_as_often_as_it_is_told(clock: speed.Clock) -> None:
+def test_a_clock_makes_the_given_number_of_calls(clock: speed.Clock) -> None:
     calls: list[int] = []
     assert clock(lambda: calls.append(1), 7) >= 0
     assert len(calls) == 7
 
 
 @pytest.mark.parametrize("where", ["built", "called"])
-def test_what_a_subject_raises_is_raised(where: str) -> None:
+def test_errors_of_a_subject_propagate(where: str) -> None:
     def fail() -> None:
         raise MemoryError("planted")
 

@@ -45,7 +45,7 @@ def test_weights_and_running_statistics_follow_the_formula(decay: float, steps: 
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
 
 
-def test_the_averaged_network_is_what_is_tested_and_kept() -> None:
+def test_the_averaged_network_is_tested_and_stored() -> None:
     images = DeviceImages(make_digits(64, 40, 0, 4, 0), CPU, Augmentation(32, 32, crop=1))
     *_, trained, result = train(SA, RECIPE, images, 3)
     assert isinstance(trained, Trained)
@@ -61,12 +61,12 @@ def test_the_averaged_network_is_what_is_tested_and_kept() -> None:
     assert plain_trained.model.state_dict().keys() == trained.model.state_dict().keys()
 
 
-def test_the_memory_that_persists_has_the_average_in_it() -> None:
+def test_persistent_memory_includes_the_average() -> None:
     plain, averaged = (
         sum(value.nbytes for value in Learner(SA, dataclasses.replace(RECIPE, ema=ema), 10, 0, CPU).persistent)
         for ema in (0.0, 0.9)
     )
-    assert averaged == 2 * plain  # before the first step there is no momentum
+    assert averaged == 2 * plain  # no momentum before the first step
 
 
 @pytest.mark.parametrize("compiled", ["none", "default"])

@@ -18,7 +18,7 @@ RECIPE = TrainConfig(epochs=1, batch_size=16, precision="fp32", memory_format="c
 
 
 @pytest.fixture(autouse=True)
-def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _without_compiled_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compiled_code, "kept", set())
     torch.compiler.reset()
     yield
@@ -52,7 +52,7 @@ def test_code_of_a_limited_number_of_networks_is_kept(resets: list[int]) -> None
 
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
-def test_code_with_cuda_graphs_of_its_own_is_kept_for_one_cell(resets: list[int], mode: str) -> None:
+def test_code_with_cuda_graphs_is_discarded_before_every_cell(resets: list[int], mode: str) -> None:
     for _ in range(3):
         discard_code(SA, dataclasses.replace(RECIPE, compile=mode))
     assert resets == [1, 1, 1]

@@ -28,7 +28,7 @@ def setting(recipe: TrainConfig = RECIPE, **changes: Any) -> CostSetting:
 
 
 class Instant:
-    """A comparison that builds and calls what it compares once, and says that each takes a second more than before."""
+    """A fake of `compare` that builds and calls each subject once; the i-th subject takes i seconds."""
 
     def __init__(self, fails: Callable[[Mapping[str, Make]], bool] = lambda _: False) -> None:
         self.compared: list[list[str]] = []
@@ -56,7 +56,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Instant:
     return found
 
 
-def test_every_network_has_times_of_several_copies_and_the_plain_one_those_of_a_second_copy() -> None:
+def test_every_network_has_several_copies_and_the_plain_one_is_compared_with_a_second_copy() -> None:
     costs = measure_costs({"sa": SA}, MODEL, setting())
     assert set(costs) == {PLAIN, "sa"}
     for cost in costs.values():
@@ -75,7 +75,7 @@ def test_every_network_has_times_of_several_copies_and_the_plain_one_those_of_a_
     assert any(plain.train.log_ratios)
 
 
-def test_on_a_gpu_replays_are_timed_too_and_one_that_fails_costs_no_other_time(
+def test_on_a_gpu_replays_are_timed_too_and_a_failed_capture_affects_no_other_time(
     instant: Instant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replayed: list[Act] = []
@@ -107,14 +107,14 @@ def test_calls_are_captured_on_a_gpu_unless_compiled_code_has_graphs(
     assert module.are_captured(setting(recipe, device=device)) is expected
 
 
-def test_attention_in_every_block_is_seen_to_take_longer_than_none() -> None:
+def test_attention_in_every_block_takes_longer_than_none() -> None:
     train = measure_costs({"slow": SLOW}, MODEL, setting(seconds=1.0))["slow"].train
     assert train is not None
     assert np.median(train.log_ratios) > 0.02
 
 
 @pytest.mark.usefixtures("instant")
-def test_ratios_are_to_the_plain_network_of_the_same_turns() -> None:
+def test_ratios_are_relative_to_the_plain_network_in_the_same_turn() -> None:
     costs = measure_costs({"a": SA, "b": SLOW}, MODEL, setting())
     assert costs["a"].train == costs["a"].test
     for name, ratio in (("a", 2.0), ("b", 3.0), (PLAIN, 4.0)):
@@ -128,7 +128,7 @@ def test_ratios_are_to_the_plain_network_of_the_same_turns() -> None:
 
 
 @pytest.mark.usefixtures("instant")
-def test_attention_takes_memory_for_what_backward_needs() -> None:
+def test_attention_takes_memory_for_saved_activations() -> None:
     costs = measure_costs({"sa": SA}, MODEL, setting(dataclasses.replace(RECIPE, batch_size=16, fused="off")))
     attended, plain = costs["sa"].peak_memory_mib, costs[PLAIN].peak_memory_mib
     assert attended is not None
@@ -148,7 +148,7 @@ def test_kernels_take_less_memory_than_torchs_operations() -> None:
     assert on < 0.95 * off
 
 
-def test_a_network_that_cannot_be_built_costs_the_others_nothing(instant: Instant) -> None:
+def test_a_network_that_cannot_be_built_does_not_affect_others(instant: Instant) -> None:
     costs = measure_costs({"sa": SA, "misfit": network(name="sa", groups=3)}, MODEL, setting())
     assert "groups=3" in costs["misfit"].failed
     assert costs["misfit"] == NetworkCost(failed=costs["misfit"].failed)
@@ -156,7 +156,7 @@ def test_a_network_that_cannot_be_built_costs_the_others_nothing(instant: Instan
     assert instant.compared == [[PLAIN, "sa"]] * 2
 
 
-def test_a_network_that_fails_beside_others_is_found_by_timing_each_with_the_plain_one(
+def test_after_a_failure_each_network_is_timed_separately_with_the_plain_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     instant = Instant(lambda subjects: "large" in subjects)
@@ -173,7 +173,7 @@ def test_a_network_that_fails_beside_others_is_found_by_timing_each_with_the_pla
     ]  # fmt: skip
 
 
-def test_without_a_plain_network_nothing_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_plain_network_fails_all_networks_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "plain_network", lambda _: {"model": {"name": "nope"}, "attention": {"name": "none"}})
     costs = measure_costs({"sa": SA}, MODEL, setting())
     assert costs[PLAIN].failed
@@ -181,9 +181,9 @@ def test_without_a_plain_network_nothing_can_be_compared(monkeypatch: pytest.Mon
     assert costs["sa"].train is None
 
 
-def test_of_compiled_networks_one_copy_takes_steps_and_inference_is_timed_as_it_is_computed(instant: Instant) -> None:
+def test_training_of_compiled_networks_is_timed_with_one_copy_and_inference_stays_eager(instant: Instant) -> None:
     class Eager(Learner):
-        """A learner that compiles nothing, which takes a minute."""
+        """A learner without compilation, which takes a minute."""
 
         def __init__(self, network: Any, recipe: TrainConfig, *arguments: Any, **options: Any) -> None:
             super().__init__(network, dataclasses.replace(recipe, compile="none"), *arguments, **options)
@@ -199,13 +199,13 @@ def test_of_compiled_networks_one_copy_takes_steps_and_inference_is_timed_as_it_
 
 @pytest.mark.parametrize("changes", [{"mixup": 0.2}, {"ema": 0.9}, {"optimizer": "adamw"}, {"precision": "bf16"}])
 @pytest.mark.usefixtures("instant")
-def test_steps_are_those_of_the_recipe(changes: dict[str, Any]) -> None:
+def test_steps_follow_the_recipe(changes: dict[str, Any]) -> None:
     costs = measure_costs({"sa": SA}, MODEL, setting(dataclasses.replace(RECIPE, **changes)))
     assert not any(cost.failed for cost in costs.values())
 
 
 @pytest.mark.usefixtures("instant")
-def test_measuring_changes_nothing_about_what_is_drawn_after_it() -> None:
+def test_measuring_does_not_change_the_random_state() -> None:
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
     measure_costs({"sa": SA}, MODEL, setting())

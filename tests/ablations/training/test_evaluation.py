@@ -14,7 +14,7 @@ from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.training.evaluation import evaluate
-from ablations.training.evaluation import test_batch_size as batch_size_of_tests  # pytest would take it for a test
+from ablations.training.evaluation import test_batch_size as batch_size_of_tests  # renamed, as pytest would collect it
 from ablations.training.learner import build_network
 from tests.builders.training import SA
 
@@ -39,7 +39,7 @@ def logits_and_labels(model: torch.nn.Module, images: DeviceImages, flip: bool) 
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_evaluation_is_of_all_test_images_in_their_order_with_or_without_their_mirror_images(
+def test_evaluation_uses_all_test_images_in_order_with_and_without_test_flip(
     images: DeviceImages, model: torch.nn.Module, flip: bool
 ) -> None:
     tested = evaluate(model, dataclasses.replace(RECIPE, test_flip=flip), images)
@@ -54,7 +54,7 @@ def test_evaluation_is_of_all_test_images_in_their_order_with_or_without_their_m
     assert found.top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
 
 
-def test_a_sample_is_the_same_images_each_time(images: DeviceImages, model: torch.nn.Module) -> None:
+def test_a_sample_has_the_same_images_each_time(images: DeviceImages, model: torch.nn.Module) -> None:
     some, all_of_them = evaluate(model, RECIPE, images, 20), evaluate(model, RECIPE, images)
     assert len(some.predictions) == 20
     assert np.bincount(some.predictions.labels).tolist() == [2] * 10
@@ -62,7 +62,7 @@ def test_a_sample_is_the_same_images_each_time(images: DeviceImages, model: torc
     assert evaluate(model, RECIPE, images, 41).loss == evaluate(model, RECIPE, images, 40).loss == all_of_them.loss
 
 
-def test_of_equal_logits_no_more_than_one_class_is_predicted() -> None:
+def test_for_equal_logits_only_one_class_is_predicted() -> None:
     class Flat(torch.nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return torch.zeros(len(pixels), 10)
@@ -73,7 +73,7 @@ def test_of_equal_logits_no_more_than_one_class_is_predicted() -> None:
     assert found.top1 == 10.0
 
 
-def test_evaluation_changes_nothing_in_the_network(images: DeviceImages) -> None:
+def test_evaluation_does_not_change_the_network(images: DeviceImages) -> None:
     model = build_network(SA, 10, 0)
     before = copy.deepcopy(model.state_dict())
     one, other = (evaluate(model, RECIPE, images) for _ in range(2))
@@ -85,8 +85,6 @@ def test_evaluation_changes_nothing_in_the_network(images: DeviceImages) -> None
     ("cpu", 32, 64), ("cpu", 64, 16), ("cpu", 224, 8), ("cpu", 8, 1024), ("cuda", 32, 512), ("cuda", 64, 128),
     ("cuda", 224, 16), ("cuda", 8, 8192),
 ])  # fmt: skip
-def test_large_test_images_come_in_smaller_batches_and_smaller_ones_on_a_cpu(
-    device: str, side: int, expected: int
-) -> None:
+def test_batches_are_smaller_for_large_test_images_and_on_a_cpu(device: str, side: int, expected: int) -> None:
     images: Any = SimpleNamespace(device=torch.device(device), augmentation=Augmentation(side, side))
     assert batch_size_of_tests(RECIPE, images) == expected

@@ -34,7 +34,7 @@ def images() -> DeviceImages:
 
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Has steps captured on the CPU, and counts how often."""
+    """Makes steps captured on the CPU, and counts the captures."""
     counted: list[int] = []
 
     def counting(step: Callable[[], None]) -> Callable[[], None]:
@@ -60,7 +60,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options) or "default")
-def test_replayed_steps_give_the_numbers_of_eager_ones_bit_for_bit(
+def test_replayed_and_eager_steps_give_bitwise_equal_results(
     images: DeviceImages, captures: list[int], options: dict[str, Any], micro_batches: int
 ) -> None:
     recipe = dataclasses.replace(RECIPE, **options)
@@ -81,7 +81,7 @@ def test_replayed_steps_give_the_numbers_of_eager_ones_bit_for_bit(
     ids=["none", "resized crop", "RandAugment"],
 )
 @pytest.mark.parametrize("memory", ["device", "mapped"])
-def test_with_any_augmentation_replayed_steps_see_the_batches_of_eager_ones(
+def test_with_any_augmentation_replayed_and_eager_steps_use_the_same_batches(
     captures: list[int], augmentation: Augmentation, memory: str
 ) -> None:
     images = DeviceImages(make_digits(64, 40, 0, 4, 0), CPU, augmentation, memory=memory)
@@ -91,7 +91,7 @@ def test_with_any_augmentation_replayed_steps_see_the_batches_of_eager_ones(
     assert numbers(captured) == numbers(eager)
 
 
-def test_training_resumed_from_a_checkpoint_captures_again_and_ends_like_uninterrupted_training(
+def test_resumed_training_captures_again_and_has_the_result_of_uninterrupted_training(
     images: DeviceImages, captures: list[int]
 ) -> None:
     recipe = dataclasses.replace(RECIPE, ema=0.9, mixup=0.3)
@@ -112,7 +112,7 @@ def is_checkpoint(event: Any) -> bool:
     return isinstance(event, Checkpoint)
 
 
-def test_a_network_with_dropout_draws_the_numbers_of_eager_steps(
+def test_a_network_with_dropout_draws_the_same_random_numbers_as_in_eager_steps(
     images: DeviceImages, captures: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_dropout(*arguments: Any, **options: Any) -> torch.nn.Module:
@@ -133,7 +133,7 @@ def test_training_that_ends_before_the_capture_is_eager(captures: list[int]) -> 
 
 
 class Reading(torch.nn.Module):
-    """A layer that reads a value of its map, as a layer does that decides by it."""
+    """A layer that copies a value of its input to the CPU, like a layer with data-dependent control flow."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * 2 if x.sum().item() > 1e9 else x
@@ -154,10 +154,10 @@ def test_a_network_that_reads_a_value_is_trained_eagerly_and_the_reason_is_in_th
     assert captures == [1]
     assert result.execution.startswith("eager: ")
     assert "_local_scalar_dense" in result.execution
-    assert numbers(result) == numbers(plain)  # the capture that failed has left nothing behind
+    assert numbers(result) == numbers(plain)  # the failed capture leaves no trace
 
 
-def test_a_network_that_cannot_be_captured_fails_where_graphs_are_demanded(
+def test_a_network_that_cannot_be_captured_fails_with_graphs_on(
     images: DeviceImages, captures: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learner, "build_network", with_reading)
@@ -167,7 +167,7 @@ def test_a_network_that_cannot_be_captured_fails_where_graphs_are_demanded(
 
 
 @pytest.mark.parametrize("graphs_option", ["auto", "on"])
-def test_a_lack_of_memory_in_a_capture_is_raised_as_such(
+def test_an_out_of_memory_error_in_a_capture_is_raised_unchanged(
     images: DeviceImages, monkeypatch: pytest.MonkeyPatch, graphs_option: str
 ) -> None:
     def too_large(_: Callable[[], None]) -> Callable[[], None]:
@@ -178,7 +178,7 @@ def test_a_lack_of_memory_in_a_capture_is_raised_as_such(
         result_of(SA, dataclasses.replace(RECIPE, graphs=graphs_option), images, 5)
 
 
-def test_a_value_of_the_cpu_in_the_step_is_repeated_by_the_graph_and_so_found_by_comparison(
+def test_the_comparison_detects_a_cpu_value_that_the_graph_repeats(
     images: DeviceImages, captures: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Counting(Learner):
@@ -207,13 +207,13 @@ def test_a_value_of_the_cpu_in_the_step_is_repeated_by_the_graph_and_so_found_by
         ({}, "cpu", "there are no CUDA graphs on cpu"),
     ],
 )
-def test_steps_are_captured_on_a_gpu_unless_asked_otherwise(
+def test_steps_are_captured_on_a_gpu_unless_turned_off(
     options: dict[str, Any], device: str, reason: str | None
 ) -> None:
     assert reason_against(dataclasses.replace(RECIPE, **options), torch.device(device)) == reason
 
 
-def test_on_the_cpu_cells_are_eager_and_their_batches_made_ahead(images: DeviceImages) -> None:
+def test_on_the_cpu_cells_are_eager_and_their_batches_streamed(images: DeviceImages) -> None:
     assert isinstance(feed_of(images, RECIPE, 0), StreamedBatches)
     assert result_of(SA, dataclasses.replace(RECIPE, epochs=1), images, 0).execution == "eager"
 
@@ -225,7 +225,7 @@ def test_images_on_the_device_are_selected_within_a_captured_step(images: Device
     assert isinstance(feed_of(mapped, RECIPE, 0), StreamedBatches)
 
 
-def test_the_first_steps_are_computed_and_not_replayed(captures: list[int]) -> None:
+def test_the_first_steps_are_eager(captures: list[int]) -> None:
     value = torch.zeros(())
     calls = []
 
@@ -245,7 +245,7 @@ def test_the_first_steps_are_computed_and_not_replayed(captures: list[int]) -> N
 @pytest.mark.parametrize(
     "options", [*OPTIONS, {"compile": "default"}], ids=lambda options: " ".join(options) or "default"
 )
-def test_a_gpu_replays_the_numbers_of_eager_steps_bit_for_bit(options: dict[str, Any]) -> None:
+def test_on_a_gpu_replayed_and_eager_steps_give_bitwise_equal_results(options: dict[str, Any]) -> None:
     images = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cuda"), SHIFTED)
     recipe = dataclasses.replace(RECIPE, **options)
     eager = result_of(SA, dataclasses.replace(recipe, graphs="off"), images, 5)
@@ -255,7 +255,7 @@ def test_a_gpu_replays_the_numbers_of_eager_steps_bit_for_bit(options: dict[str,
 
 
 @pytest.mark.cuda
-def test_a_gpu_trains_a_network_eagerly_that_reads_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_a_network_that_reads_a_value_is_trained_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     images = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cuda"), SHIFTED)
     plain = result_of(SA, dataclasses.replace(RECIPE, graphs="off"), images, 5)
     monkeypatch.setattr(learner, "build_network", with_reading)

@@ -29,7 +29,7 @@ def images() -> DeviceImages:
 
 @pytest.fixture
 def _dropout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has networks draw random numbers."""
+    """Adds dropout to networks, so that they draw random numbers."""
 
     def with_dropout(*arguments: Any, **options: Any) -> torch.nn.Module:
         model = build_network(*arguments, **options)
@@ -45,13 +45,13 @@ def drawing(count: int, seed: int) -> Generator[float, None, None]:
         yield torch.rand(()).item()
 
 
-def test_each_of_several_iterators_draws_the_numbers_that_it_draws_alone() -> None:
+def test_interleaved_iterators_draw_the_same_numbers_as_separate_ones() -> None:
     alone = [list(drawing(5, seed)) for seed in (1, 2)]
     together = zip(isolated(drawing(5, 1), CPU), isolated(drawing(5, 2), CPU), strict=True)
     assert [list(drawn) for drawn in zip(*together, strict=True)] == alone
 
 
-def test_whoever_iterates_keeps_a_random_state_of_its_own() -> None:
+def test_the_random_state_of_the_caller_does_not_change() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -63,7 +63,7 @@ def test_whoever_iterates_keeps_a_random_state_of_its_own() -> None:
     assert torch.equal(torch.stack(drawn), expected)
 
 
-def test_an_iterator_that_is_closed_ends_in_its_own_random_state() -> None:
+def test_a_closed_iterator_ends_in_its_own_random_state() -> None:
     ended = []
 
     def ending() -> Generator[float, None, None]:
@@ -80,7 +80,7 @@ def test_an_iterator_that_is_closed_ends_in_its_own_random_state() -> None:
 
 
 def in_turns(trainings: list[Iterator[Event]]) -> list[Result | Exception]:
-    """Takes an event of each training in turns; returns how each ended."""
+    """Takes one event of each training in rotation; returns the result or the error of each."""
     ends: dict[int, Result | Exception] = {}
     for place in itertools.cycle(range(len(trainings))):
         if place in ends:
@@ -103,7 +103,7 @@ def numbers(result: Result | Exception) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.usefixtures("_dropout")
-def test_cells_that_are_trained_in_turns_have_the_results_of_each_alone_and_one_that_fails_fails_alone(
+def test_interleaved_cells_have_the_results_of_separate_ones_and_a_failure_affects_one_cell(
     images: DeviceImages,
 ) -> None:
     mixed = dataclasses.replace(RECIPE, mixup=0.3, ema=0.9, epochs=3)
@@ -119,7 +119,7 @@ def test_cells_that_are_trained_in_turns_have_the_results_of_each_alone_and_one_
 @pytest.mark.cuda
 @pytest.mark.usefixtures("_dropout")
 @pytest.mark.parametrize("graphs", ["on", "off"])
-def test_on_a_gpu_cells_in_turns_have_the_results_of_each_alone(graphs: str) -> None:
+def test_on_a_gpu_interleaved_cells_have_the_results_of_separate_ones(graphs: str) -> None:
     images = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cuda"), Augmentation(32, 32, crop=1))
     recipe = dataclasses.replace(RECIPE, graphs=graphs, epochs=4)
     together = in_turns([train(SA, recipe, images, seed) for seed in range(4)])

@@ -46,7 +46,7 @@ def images() -> DeviceImages:
     return on_device(load_images(CONFIG.data), CONFIG.data, "cpu")
 
 
-def said(job: Job, images: DeviceImages) -> list[Progress]:
+def progress_of(job: Job, images: DeviceImages) -> list[Progress]:
     return list(work(job, images))
 
 
@@ -55,8 +55,8 @@ def digits(event: Progress) -> list[tuple[float, ...]]:
     return [tuple(epoch[key] for key in ("train_loss", "test_loss", "top1")) for epoch in event.result["epochs"]]
 
 
-def test_a_cell_says_its_steps_epochs_checkpoints_and_its_result_in_plain_data(images: DeviceImages) -> None:
-    events = said(replace(JOB, keeps_weights=True, keeps_predictions=True), images)
+def test_a_job_yields_steps_epochs_checkpoints_and_a_result_as_plain_data(images: DeviceImages) -> None:
+    events = progress_of(replace(JOB, keeps_weights=True, keeps_predictions=True), images)
     kinds = [type(event) for event in events]
     epoch = [Step, Step, Step, Epoch]
     assert kinds == [*epoch, Saved, *epoch, Saved, *epoch, Learnt, Predicted, Finished]
@@ -68,54 +68,54 @@ def test_a_cell_says_its_steps_epochs_checkpoints_and_its_result_in_plain_data(i
     assert pickle.loads(pickle.dumps(JOB)) == JOB
 
 
-def test_a_job_goes_on_from_its_checkpoint(images: DeviceImages) -> None:
-    whole = said(JOB, images)
+def test_a_job_resumes_from_its_checkpoint(images: DeviceImages) -> None:
+    whole = progress_of(JOB, images)
     saved = [event.content for event in whole if isinstance(event, Saved)]
     for number, content in enumerate(saved, 1):
-        events = said(replace(JOB, checkpoint=content), images)
+        events = progress_of(replace(JOB, checkpoint=content), images)
         assert digits(events[-1]) == digits(whole[-1])
         assert sum(isinstance(event, Step) for event in events) == 3 * (3 - number)
         assert [event.epoch for event in events if isinstance(event, Epoch)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut off", "text", "other", "other micro-batches"])
-def test_a_checkpoint_that_is_of_no_use_is_done_without_and_it_is_said(images: DeviceImages, damage: str) -> None:
-    whole = said(JOB, images)
+def test_a_job_with_an_invalid_checkpoint_restarts_with_a_note(images: DeviceImages, damage: str) -> None:
+    whole = progress_of(JOB, images)
     saved = next(event.content for event in whole if isinstance(event, Saved))
     content = {"empty": b"", "cut off": saved[:-50], "text": b"no checkpoint", "other": saved}.get(damage, saved)
     job = replace(JOB, checkpoint=content)
     if damage == "other":
         other = next(cell for cell in DESIGN.cells() if cell.variant.name == "groups=4")
-        failed = said(replace(job, cell=other), images)[-1]
-        assert isinstance(failed, Failed)  # the driver removes the checkpoint of a cell that took no step
+        failed = progress_of(replace(job, cell=other), images)[-1]
+        assert isinstance(failed, Failed)  # without any step, so that the driver removes the checkpoint
         assert "Error(s) in loading state_dict" in failed.reason
         return
     if damage == "other micro-batches":
-        job, whole = replace(job, micro_batches=2), said(replace(JOB, micro_batches=2), images)
-    events = said(job, images)
+        job, whole = replace(job, micro_batches=2), progress_of(replace(JOB, micro_batches=2), images)
+    events = progress_of(job, images)
     assert isinstance(events[0], Note)
     assert events[0].text.startswith(worded("train.anew", cell="none r0"))
     assert digits(events[-1]) == digits(whole[-1])
 
 
-def test_the_limit_of_time_counts_what_was_spent_before_the_checkpoint(images: DeviceImages) -> None:
-    saved = next(event.content for event in said(JOB, images) if isinstance(event, Saved))
+def test_the_time_limit_includes_the_time_before_the_checkpoint(images: DeviceImages) -> None:
+    saved = next(event.content for event in progress_of(JOB, images) if isinstance(event, Saved))
     state = torch.load(io.BytesIO(saved), weights_only=True)
     old = pack(state | {"seconds": 1e6})
-    events = said(replace(JOB, checkpoint=old, seconds=1e5), images)
+    events = progress_of(replace(JOB, checkpoint=old, seconds=1e5), images)
     assert events[-1] == Failed(TIME_LIMIT, worded("train.too_long", seconds=100000))
     assert not any(isinstance(event, Finished) for event in events)
-    assert isinstance(said(replace(JOB, checkpoint=old, seconds=1e7), images)[-1], Finished)
+    assert isinstance(progress_of(replace(JOB, checkpoint=old, seconds=1e7), images)[-1], Finished)
 
 
-def test_divergence_and_errors_are_told_apart(images: DeviceImages) -> None:
+def test_divergence_and_errors_are_distinguished(images: DeviceImages) -> None:
     recipe = make_design(compose_config([*TINY, "device=cpu", *DIVERGING])).protocol["train"]
-    diverged = said(replace(JOB, recipe=TrainConfig(**recipe)), images)[-1]
+    diverged = progress_of(replace(JOB, recipe=TrainConfig(**recipe)), images)[-1]
     assert isinstance(diverged, Failed)
     assert diverged.kind == DIVERGED
     assert diverged.reason == worded("train.diverged", loss="nan", where="training, in epoch 1")
     broken: Any = "much"
-    failed = said(replace(JOB, recipe=replace(JOB.recipe, momentum=broken)), images)[-1]
+    failed = progress_of(replace(JOB, recipe=replace(JOB.recipe, momentum=broken)), images)[-1]
     assert isinstance(failed, Failed)
     assert failed.kind == ERROR
     assert failed.reason.startswith("Traceback")
@@ -135,12 +135,12 @@ def test_divergence_and_errors_are_told_apart(images: DeviceImages) -> None:
         (ValueError("no"), ERROR),
     ],
 )  # fmt: skip
-def test_a_lack_of_memory_is_known_by_what_torch_and_the_system_say(error: Exception, kind: str) -> None:
+def test_out_of_memory_errors_of_torch_and_the_system_are_recognized(error: Exception, kind: str) -> None:
     assert kind_of(error) == kind
 
 
 @pytest.mark.parametrize(("text", "kind"), [(ILLEGAL_ACCESS, LOST), (ASSERTION, ERROR)])
-def test_a_cell_whose_process_has_lost_its_gpu_says_so(text: str, kind: str) -> None:
+def test_a_device_fault_has_its_own_kind_and_ends_the_process(text: str, kind: str) -> None:
     try:
         raise_fault(text)
     except torch.AcceleratorError as error:
@@ -150,7 +150,7 @@ def test_a_cell_whose_process_has_lost_its_gpu_says_so(text: str, kind: str) -> 
     assert last_line(failed.reason) == worded("train.lost_gpu", error=text.splitlines()[0])
 
 
-def test_an_error_behind_which_the_gpu_is_lost_ends_the_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_after_the_loss_of_the_gpu_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", raise_fault)
     try:

@@ -42,7 +42,7 @@ def apply(
 
 
 @given(share=st.floats(0, 1), smoothing=st.floats(0, 0.9), count=st.integers(2, 6), cutmix=st.sampled_from([0.0, 1.0]))
-def test_mixup_is_the_formula_of_the_paper(share: float, smoothing: float, count: int, cutmix: float) -> None:
+def test_mixup_follows_the_formula_of_the_paper(share: float, smoothing: float, count: int, cutmix: float) -> None:
     pixels, labels = batch(count)
     mixed, targets = apply(Mix(share), pixels, labels, 3, mixup=1.0, cutmix=cutmix)
     logits = torch.randn(count, 3, dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_mixup_is_the_formula_of_the_paper(share: float, smoothing: float, count
     seed=st.integers(0, 2**63 - 1),
     mixup=st.sampled_from([0.0, 1.0]),
 )
-def test_cutmix_puts_a_box_of_the_partner_into_each_image_and_weighs_labels_by_its_area(
+def test_cutmix_pastes_a_box_of_the_partner_and_weights_labels_by_its_area(
     alpha: float, side: int, seed: int, mixup: float
 ) -> None:
     pixels, labels = batch(4, side)
@@ -91,20 +91,20 @@ def test_lambda_has_the_beta_distribution_of_alpha(alpha: float) -> None:
     assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
 
 
-def test_with_both_on_half_of_the_batches_get_either() -> None:
+def test_with_both_methods_on_each_is_used_for_half_of_the_batches() -> None:
     mixes = draw_mixes(0.2, 1.0, 4000, 32, 3)
     assert sum(mix.box is not None for mix in mixes) / 4000 == pytest.approx(0.5, abs=0.03)
     assert mixes == draw_mixes(0.2, 1.0, 4000, 32, 3)
     assert mixes != draw_mixes(0.2, 1.0, 4000, 32, 4)
 
 
-def test_nothing_is_mixed_where_nothing_is_asked_for(images: DeviceImages) -> None:
+def test_without_mixup_and_cutmix_batches_are_unchanged(images: DeviceImages) -> None:
     plain = images.train_batches(16, 5, 1)
     for ours, expected in zip(training_batches(images, RECIPE, 5, 1), plain, strict=True):
         assert all(map(torch.equal, ours, expected))
 
 
-def test_images_that_are_mixed_are_those_of_the_batches_without_mixing(images: DeviceImages) -> None:
+def test_mixing_uses_the_same_batches_as_training_without_mixing(images: DeviceImages) -> None:
     plain = [*images.train_batches(16, 5, 1)]
     mixed = [*training_batches(images, MIXED, 5, 1)]
     assert len(mixed) == len(plain) == 4
@@ -118,7 +118,7 @@ def test_images_that_are_mixed_are_those_of_the_batches_without_mixing(images: D
         assert torch.equal(targets, repeated[1])
 
 
-def test_two_variants_of_a_replicate_see_the_same_mixed_batches(
+def test_two_variants_of_a_replicate_train_on_the_same_mixed_batches(
     images: DeviceImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"none": [], "sa": []}
@@ -138,7 +138,7 @@ def test_two_variants_of_a_replicate_see_the_same_mixed_batches(
 
 @settings(max_examples=5, deadline=None)
 @given(parts=st.integers(2, 4))
-def test_a_mixed_batch_in_parts_has_the_loss_of_the_whole_one(parts: int) -> None:
+def test_a_mixed_batch_in_micro_batches_has_the_loss_of_the_whole_batch(parts: int) -> None:
     def evaluating(model: torch.nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -153,8 +153,8 @@ def test_a_mixed_batch_in_parts_has_the_loss_of_the_whole_one(parts: int) -> Non
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_the_training_loss_of_an_epoch_is_that_of_the_mixed_labels(images: DeviceImages) -> None:
-    recipe = dataclasses.replace(MIXED, epochs=1, learning_rate=1e-12)  # so that the weights stay as they are
+def test_the_training_loss_of_an_epoch_uses_the_mixed_labels(images: DeviceImages) -> None:
+    recipe = dataclasses.replace(MIXED, epochs=1, learning_rate=1e-12)  # so that the weights do not change
     model = build_network(SA, 10, 0).train()
     losses = [
         F.cross_entropy(model(pixels), targets, label_smoothing=recipe.label_smoothing).item()

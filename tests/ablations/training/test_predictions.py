@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from ablations.training.predictions import Calibration, Predictions
 
 
-def made(classes: int, count: int, seed: int, skill: float = 2.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Logits of so many images, the true class's higher in the mean, and labels."""
+def logits_and_labels(
+    classes: int, count: int, seed: int, skill: float = 2.0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns logits of `count` images, on average higher for the true class, and labels."""
     draw = np.random.default_rng(seed)
     labels = draw.integers(classes, size=count)
     logits = draw.normal(size=(count, classes))
@@ -27,8 +29,8 @@ def predictions_of(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Pr
 
 
 @given(st.sampled_from([2, 5, 6, 10, 256, 257, 1000]), st.integers(1, 200), st.integers(0, 9))
-def test_what_is_read_of_a_file_is_what_was_written(classes: int, count: int, seed: int) -> None:
-    written = predictions_of(*made(classes, count, seed))
+def test_a_file_preserves_predictions(classes: int, count: int, seed: int) -> None:
+    written = predictions_of(*logits_and_labels(classes, count, seed))
     read = Predictions.from_bytes(written.to_bytes())
     for name in ("labels", "predicted", "ranks", "steps"):
         assert np.array_equal(getattr(read, name), getattr(written, name)), name
@@ -37,15 +39,15 @@ def test_what_is_read_of_a_file_is_what_was_written(classes: int, count: int, se
 
 
 def test_10_000_images_of_10_classes_take_at_most_20_kilobytes() -> None:
-    logits, labels = made(10, 10_000, 0, skill=4.0)
+    logits, labels = logits_and_labels(10, 10_000, 0, skill=4.0)
     found = predictions_of(logits, labels)
     assert 85 < found.top1 < 99
     assert 10_000 < len(found.to_bytes()) < 20_000
 
 
 @given(st.integers(2, 20), st.integers(1, 100), st.integers(0, 9))
-def test_accuracies_are_those_of_the_logits(classes: int, count: int, seed: int) -> None:
-    logits, labels = made(classes, count, seed)
+def test_accuracies_match_those_from_the_logits(classes: int, count: int, seed: int) -> None:
+    logits, labels = logits_and_labels(classes, count, seed)
     found = predictions_of(logits, labels)
     order = np.argsort(-logits, axis=1)
     assert found.top1 == pytest.approx(100 * (order[:, 0] == labels).mean())
@@ -56,8 +58,8 @@ def test_accuracies_are_those_of_the_logits(classes: int, count: int, seed: int)
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut off", "other arrays", "lengths", "labels"])
-def test_what_is_no_such_file_is_refused(damage: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    found = predictions_of(*made(10, 50, 0))
+def test_an_invalid_file_is_rejected(damage: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    found = predictions_of(*logits_and_labels(10, 50, 0))
     whole = found.to_bytes()
     content = {"empty": b"", "text": b"no predictions", "cut off": whole[:-40]}.get(damage)
     if content is None:
@@ -78,7 +80,7 @@ def test_what_is_no_such_file_is_refused(damage: str, tmp_path_factory: pytest.T
 
 
 def test_calibration_error_is_the_mean_gap_of_15_bins_weighted_by_their_predictions() -> None:
-    # By hand: bins 0.6 to 0.667 (two, one right), 0.867 to 0.933 (two, both right), 0.933 to 1 (one, wrong).
+    # Three bins: 0.6 to 0.667 (two, one correct), 0.867 to 0.933 (two, both correct), 0.933 to 1 (one, wrong).
     confidences, right = np.array([0.62, 0.64, 0.9, 0.92, 1.0]), np.array([True, False, True, True, False])
     found = Calibration.of(confidences, right)
     assert found.counts.tolist() == [0] * 9 + [2, 0, 0, 0, 2, 1]
@@ -89,12 +91,12 @@ def test_calibration_error_is_the_mean_gap_of_15_bins_weighted_by_their_predicti
 
 
 @pytest.mark.parametrize(("confidence", "place"), [(1 / 15, 0), (17 / 255, 0), (0.1, 1), (3 / 15, 2), (1.0, 14)])
-def test_a_bin_has_its_upper_edge_and_lacks_its_lower_one(confidence: float, place: int) -> None:
+def test_a_bin_includes_its_upper_edge_and_excludes_its_lower_one(confidence: float, place: int) -> None:
     counts = Calibration.of(np.array([confidence]), np.array([True])).counts
     assert counts.nonzero()[0].tolist() == [place]
 
 
-def test_predictions_that_are_right_as_often_as_they_are_confident_have_no_calibration_error() -> None:
+def test_perfectly_calibrated_predictions_have_no_calibration_error() -> None:
     confidences = np.repeat([0.25, 0.75], [400, 400])
     right = np.concatenate([np.arange(400) % 4 == 0, np.arange(400) % 4 != 0])
     assert Calibration.of(confidences, right).error == pytest.approx(0)

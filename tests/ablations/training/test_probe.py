@@ -15,7 +15,7 @@ from ablations.measure.costs import PLAIN
 from ablations.training import probe as probing
 from ablations.training.cost import CostSetting, measure_costs
 from ablations.training.evaluation import sample_size
-from ablations.training.evaluation import test_batch_size as batch_size_of_tests  # pytest would take it for a test
+from ablations.training.evaluation import test_batch_size as batch_size_of_tests  # renamed, as pytest would collect it
 from ablations.training.events import Probe
 from ablations.training.learner import Learner
 from ablations.training.probe import probe
@@ -31,7 +31,7 @@ def images() -> DeviceImages:
 
 
 class Clock:
-    """Time that passes only where something takes some."""
+    """A simulated clock, advanced explicitly."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -41,12 +41,12 @@ class Clock:
 
 
 class Timed:
-    """A probe by a clock of its own: what steps, batches and inference take is what the test says.
+    """Patches the probe with a simulated clock, on which steps, batches and inference take the given times.
 
     Args:
-        step: seconds of a step, by its number; those of the step for memory count as the last one's.
-        fetch: of a batch.
-        inference: of a batch of test images, after a first one, which takes ten times as long.
+        step: seconds of a step, by its index; the step that measures memory is the last one.
+        fetch: seconds to fetch a batch.
+        inference: seconds of inference on a batch; every first pass, the warm-up, takes ten times as long.
     """
 
     def __init__(
@@ -90,19 +90,17 @@ def found(images: DeviceImages, *, seconds: float = 60.0, **recipe: Any) -> Prob
     return probe(SA, dataclasses.replace(RECIPE, **recipe), images, seconds)
 
 
-def times(one: Probe) -> tuple[float, float, float]:
-    return one.seconds, one.low, one.high
+def times(estimate: Probe) -> tuple[float, float, float]:
+    return estimate.seconds, estimate.low, estimate.high
 
 
-def test_a_cell_takes_its_steps_with_their_batches_and_a_pass_over_few_test_images_an_epoch(
-    images: DeviceImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_estimate_includes_steps_batches_and_testing(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
     Timed(monkeypatch, lambda _: 2.0, fetch=0.5, inference=3.0)
     assert times(found(images)) == pytest.approx((2 * (STEPS * 2.5 + 3.0),) * 3)
 
 
 @pytest.mark.parametrize("epochs", [4, 20])
-def test_a_cell_of_more_epochs_takes_so_much_longer(
+def test_the_estimate_grows_with_the_number_of_epochs(
     images: DeviceImages, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
     Timed(monkeypatch, lambda _: 2.0, fetch=0.25, inference=3.0)
@@ -111,20 +109,20 @@ def test_a_cell_of_more_epochs_takes_so_much_longer(
     assert (more.peak_memory_mib, more.parameters) == (two.peak_memory_mib, two.parameters)
 
 
-def test_mirrored_test_images_are_looked_at_twice(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_flip_doubles_the_time_of_testing(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
     Timed(monkeypatch, lambda _: 0.0001, inference=3.0)
     once, twice = found(images), found(images, test_flip=True)
-    assert twice.seconds - once.seconds == pytest.approx(2 * 3.0)  # an epoch each
+    assert twice.seconds - once.seconds == pytest.approx(2 * 3.0)  # once per epoch
 
 
-def test_many_test_images_take_as_many_batches_and_before_the_last_epoch_those_of_a_sample(
+def test_testing_takes_a_sample_before_the_last_epoch_and_all_images_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     many = DeviceImages(make_digits(64, 1100, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
     timed = Timed(monkeypatch, lambda _: 0.0001, inference=3.0)
     seconds = probe(SA, RECIPE, many, 60.0).seconds
     size = batch_size_of_tests(RECIPE, many)
-    assert timed.flips == [size, size]  # one batch to warm up, one that counts
+    assert timed.flips == [size, size]  # one batch for warm-up, one that is timed
     assert size < 1100
     assert seconds == pytest.approx(3.0 * (sample_size(1100) + 1100) / size, rel=1e-3)
 
@@ -135,27 +133,27 @@ def test_the_first_third_of_the_steps_warms_up(images: DeviceImages, monkeypatch
     assert timed.taken == 3 + 1  # and one for memory
 
 
-def test_the_range_is_that_of_the_steps(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of 12 steps (a tenth of 30 epochs) an epoch's 4 are taken; those after the first take 1, 2 and 6 seconds.
+def test_the_range_follows_the_step_times(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A tenth of 30 epochs would be 12 steps, but an epoch has only 4; those after the first take 1, 2 and 6 seconds.
     seconds = (9.0, 1.0, 2.0, 6.0)
     Timed(monkeypatch, lambda number: seconds[min(number, 3)], inference=3.0)
-    one = found(images, epochs=30)
-    low, high = 1.0 + 0.2 * 1.0, 2.0 + 0.8 * 4.0  # a tenth from the ends
-    # What evaluation takes scales with the steps: what slows one slows the other.
-    assert times(one) == pytest.approx([30 * (STEPS * each + 3.0 * each / 2.0) for each in (2.0, low, high)])
+    estimate = found(images, epochs=30)
+    low, high = 1.0 + 0.2 * 1.0, 2.0 + 0.8 * 4.0  # quantiles 0.1 and 0.9
+    # The time of testing scales with that of the steps, as the same load slows both.
+    assert times(estimate) == pytest.approx([30 * (STEPS * each + 3.0 * each / 2.0) for each in (2.0, low, high)])
 
 
 @pytest.mark.parametrize(
     ("epochs", "seconds", "taken"),
     [
-        (2, 60.0, 3),  # a tenth of a cell's steps would be one
-        (40, 60.0, 4),  # a tenth would be 16, an epoch has 4
-        (40, 5.0, 3),  # time is over after three
-        (40, 0.0, 3),  # some are taken in any case
+        (2, 60.0, 3),  # the minimum; a tenth of the cell's steps would be 1
+        (40, 60.0, 4),  # an epoch; a tenth would be 16
+        (40, 5.0, 3),  # the time limit
+        (40, 0.0, 3),  # the minimum
         (40, 6.5, 4),
     ],
 )
-def test_no_more_steps_are_taken_than_time_allows_and_a_cell_has(
+def test_the_number_of_steps_is_limited_by_time_and_by_an_epoch(
     images: DeviceImages, monkeypatch: pytest.MonkeyPatch, epochs: int, seconds: float, taken: int
 ) -> None:
     timed = Timed(monkeypatch, lambda _: 2.0)
@@ -163,7 +161,7 @@ def test_no_more_steps_are_taken_than_time_allows_and_a_cell_has(
     assert timed.taken == taken + 1
 
 
-def test_a_tenth_of_a_cells_steps_is_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_a_tenth_of_a_cells_steps_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     many = DeviceImages(make_digits(160, 10, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
     timed = Timed(monkeypatch, lambda _: 0.001)
     probe(SA, dataclasses.replace(RECIPE, epochs=5), many, 60.0)
@@ -171,19 +169,17 @@ def test_a_tenth_of_a_cells_steps_is_the_most(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, dataclasses.replace(RECIPE, precision="bf16", compile="default")])
-def test_memory_and_parameters_are_those_that_are_measured_of_the_network(
-    images: DeviceImages, recipe: TrainConfig
-) -> None:
-    plain = dataclasses.replace(recipe, compile="none")  # compiling takes longer than all of this
+def test_memory_and_parameters_equal_separate_measurements(images: DeviceImages, recipe: TrainConfig) -> None:
+    plain = dataclasses.replace(recipe, compile="none")  # compiling takes longer than the test
     setting = CostSetting(plain, 10, 32, "cpu", precision=1.0, seconds=0.0)
     costs = measure_costs({"sa": SA}, SA["model"], setting)
     for wanted, cost in ((SA, costs["sa"]), (network(), costs[PLAIN])):
-        one = probe(wanted, recipe, images, 0.0)
-        assert (one.peak_memory_mib, one.parameters) == (cost.peak_memory_mib, cost.parameters)
+        estimate = probe(wanted, recipe, images, 0.0)
+        assert (estimate.peak_memory_mib, estimate.parameters) == (cost.peak_memory_mib, cost.parameters)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_probe_changes_nothing_about_what_is_trained_after_it(images: DeviceImages, precision: str) -> None:
+def test_a_probe_does_not_change_later_training(images: DeviceImages, precision: str) -> None:
     recipe = dataclasses.replace(RECIPE, precision=precision)
 
     def curve() -> list[tuple[float, float, float]]:
@@ -197,6 +193,6 @@ def test_a_probe_changes_nothing_about_what_is_trained_after_it(images: DeviceIm
     assert curve() == before
 
 
-def test_a_probe_by_the_real_clock_comes_to_something(images: DeviceImages) -> None:
-    one = probe(SA, RECIPE, images, 0.1)
-    assert 0 < one.low <= one.seconds <= one.high
+def test_a_probe_with_the_real_clock_gives_a_plausible_estimate(images: DeviceImages) -> None:
+    estimate = probe(SA, RECIPE, images, 0.1)
+    assert 0 < estimate.low <= estimate.seconds <= estimate.high

@@ -30,7 +30,7 @@ def _on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def steps_of(recipe: TrainConfig = RECIPE, augmentation: Augmentation = SHIFTED, **options: Any) -> TrainingStep:
-    """Returns the steps of a training that was begun."""
+    """Returns the training step, prepared for the first epoch."""
     images = DeviceImages(DIGITS, META, augmentation, memory="device")
     learner = Learner(SA, recipe, 10, 0, META, **options)
     feed = ResidentBatches(images, recipe.batch_size, 0)
@@ -54,7 +54,7 @@ def watch(step: TrainingStep) -> Watch:
     [{}, {"memory_format": "contiguous"}, {"mixup": 0.2, "cutmix": 1.0}, {"ema": 0.9, "decay": "all"}],
     ids=lambda options: " ".join(options) or "default",
 )
-def test_no_operation_of_a_step_uses_the_cpu_or_reads_a_value(options: dict[str, Any], micro_batches: int) -> None:
+def test_a_step_neither_uses_the_cpu_nor_reads_a_value(options: dict[str, Any], micro_batches: int) -> None:
     seen = watch(steps_of(dataclasses.replace(RECIPE, **options), micro_batches=micro_batches))
     assert seen.operations > 300
 
@@ -64,7 +64,7 @@ def test_no_operation_of_a_step_uses_the_cpu_or_reads_a_value(options: dict[str,
     [Augmentation(32, 32), Augmentation(32, 28, flip=True, cutout=8, min_area=0.3)],
     ids=["none", "resized crop"],
 )
-def test_no_augmentation_within_a_step_uses_the_cpu_or_reads_a_value(augmentation: Augmentation) -> None:
+def test_augmentation_within_a_step_neither_uses_the_cpu_nor_reads_a_value(augmentation: Augmentation) -> None:
     assert watch(steps_of(augmentation=augmentation)).operations > 300
 
 
@@ -73,7 +73,7 @@ def drawn_on_the_cpu(x: torch.Tensor) -> torch.Tensor:
 
 
 class FaultyBackward(torch.autograd.Function):
-    """The identity, whose backward pass uses a tensor of the CPU."""
+    """The identity; its backward pass uses a tensor on the CPU."""
 
     @staticmethod
     def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 class Faulty(torch.nn.Module):
-    """A layer that does nothing until its fault is switched on."""
+    """The identity until its fault is activated."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Faulty(torch.nn.Module):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_that_is_planted_into_a_step_is_found(fault: str) -> None:
+def test_a_fault_in_a_step_is_detected(fault: str) -> None:
     change, message = FAULTS[fault]
     layer = Faulty(change)
 
@@ -126,7 +126,7 @@ def test_a_fault_that_is_planted_into_a_step_is_found(fault: str) -> None:
 
 
 @pytest.mark.parametrize("buffer", ["_rates", "_position", "loss"])
-def test_a_buffer_of_the_step_that_is_on_the_cpu_is_found(buffer: str) -> None:
+def test_a_buffer_of_the_step_on_the_cpu_is_detected(buffer: str) -> None:
     step = steps_of()
     setattr(step, buffer, torch.zeros(getattr(step, buffer).shape, dtype=getattr(step, buffer).dtype))
     with pytest.raises(NotOnDeviceError, match="cpu"):

@@ -41,7 +41,7 @@ def images() -> DeviceImages:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_equal_arguments_give_equal_results_bit_for_bit(images: DeviceImages, precision: str) -> None:
+def test_equal_arguments_give_bitwise_equal_results(images: DeviceImages, precision: str) -> None:
     recipe = dataclasses.replace(RECIPE, precision=precision)
     one, other = (result_of(SA, recipe, images, 5) for _ in range(2))
     assert [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in one.epochs] == [
@@ -50,7 +50,7 @@ def test_equal_arguments_give_equal_results_bit_for_bit(images: DeviceImages, pr
 
 
 def checkpoints_of(*arguments: Any, **options: Any) -> tuple[list[bytes], Result]:
-    """Returns every checkpoint of a training, as a file has it, and the result."""
+    """Returns the content of every checkpoint of a training, and the result."""
     kept, last = [], None
     for event in train(*arguments, checkpoint_every=0.0, **options):
         if isinstance(event, Checkpoint):
@@ -61,7 +61,7 @@ def checkpoints_of(*arguments: Any, **options: Any) -> tuple[list[bytes], Result
 
 
 def digits_of(result: Result) -> list[tuple[float, ...]]:
-    """All that does not depend on the clock."""
+    """Returns the values that do not depend on the clock."""
     return [(epoch.train_loss, epoch.test_loss, epoch.top1, epoch.learning_rate) for epoch in result.epochs]
 
 
@@ -69,10 +69,10 @@ def digits_of(result: Result) -> list[tuple[float, ...]]:
     ("precision", "schedule", "micro_batches"),
     [
         *itertools.product(["fp32"], ["onecycle", "cosine"], [1, 2]),
-        ("bf16", "onecycle", 2),  # once: a minute on a processor that has no instructions for it
+        ("bf16", "onecycle", 2),  # once: a minute on a processor without bf16 instructions
     ],
 )
-def test_a_training_that_is_gone_on_with_ends_bit_for_bit_like_an_undisturbed_one(
+def test_resumed_training_ends_bitwise_like_uninterrupted_training(
     images: DeviceImages, precision: str, schedule: str, micro_batches: int
 ) -> None:
     goes_on_bit_for_bit(
@@ -90,24 +90,24 @@ def test_a_training_that_is_gone_on_with_ends_bit_for_bit_like_an_undisturbed_on
     ],
     ids=lambda options: " ".join(options),
 )
-def test_with_every_option_a_training_goes_on_as_if_it_had_not_been_interrupted(
+def test_with_every_option_resumed_training_ends_like_uninterrupted_training(
     images: DeviceImages, options: dict[str, Any]
 ) -> None:
     goes_on_bit_for_bit(images, dataclasses.replace(RECIPE, epochs=3, **options), micro_batches=2)
 
 
-def test_with_randaugment_a_training_goes_on_as_if_it_had_not_been_interrupted() -> None:
+def test_with_randaugment_resumed_training_ends_like_uninterrupted_training() -> None:
     augmentation = dataclasses.replace(SHIFTED, randaugment=RandAugment(2, 9))
     augmented = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), augmentation)
     goes_on_bit_for_bit(augmented, dataclasses.replace(RECIPE, epochs=3), micro_batches=1)
 
 
 def goes_on_bit_for_bit(images: DeviceImages, recipe: TrainConfig, micro_batches: int) -> None:
-    """Checks that training from each checkpoint ends like undisturbed training, and that this is repeatable."""
+    """Checks that training resumed from each checkpoint ends like uninterrupted training, and is repeatable."""
     kept, whole = checkpoints_of(SA, recipe, images, 5, micro_batches=micro_batches)
-    assert len(kept) == 2  # after the last epoch there is nothing to go on with
+    assert len(kept) == 2  # none after the last epoch
     for number, content in enumerate(kept):
-        torch.manual_seed(number)  # another process has other random numbers
+        torch.manual_seed(number)  # as in another process, with another random state
         state = torch.load(io.BytesIO(content), weights_only=True)
         assert len(state["epochs"]) == number + 1
         events = list(train(SA, recipe, images, 5, micro_batches=micro_batches, checkpoint=state))
@@ -120,7 +120,7 @@ def goes_on_bit_for_bit(images: DeviceImages, recipe: TrainConfig, micro_batches
     assert digits_of(result_of(SA, recipe, images, 5, micro_batches=micro_batches)) == digits_of(whole)
 
 
-def test_a_network_that_draws_random_numbers_is_repeatable_and_goes_on_with_the_same_ones(
+def test_a_network_with_dropout_is_repeatable_and_resumes_with_the_same_random_numbers(
     images: DeviceImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_dropout(*arguments: Any, **options: Any) -> torch.nn.Module:
@@ -136,12 +136,12 @@ def test_a_network_that_draws_random_numbers_is_repeatable_and_goes_on_with_the_
         assert digits_of(result_of(SA, RECIPE, images, 5, checkpoint=checkpoint)) == digits_of(whole)
 
 
-def test_checkpoints_are_as_far_apart_as_asked_for(images: DeviceImages) -> None:
+def test_checkpoints_have_the_configured_interval(images: DeviceImages) -> None:
     events = train(SA, dataclasses.replace(RECIPE, epochs=4), images, 5, checkpoint_every=1e6)
     assert not any(isinstance(event, Checkpoint) for event in events)
 
 
-def test_a_batch_in_parts_takes_the_step_of_the_whole_one_where_no_norm_looks_at_the_batch() -> None:
+def test_micro_batches_give_the_step_of_the_whole_batch_without_batch_statistics() -> None:
     torch.manual_seed(0)
     pixels, labels = torch.randn(7, 3, 32, 32), torch.arange(7)
     states = []
@@ -156,7 +156,7 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_one_where_no_norm_looks_at
 
 
 def frozen_norms(model: torch.nn.Module) -> None:
-    """Has batch norms use what they know, as in evaluation."""
+    """Makes batch norms use their running statistics, as in evaluation."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
@@ -166,7 +166,7 @@ def test_another_seed_gives_another_result(images: DeviceImages) -> None:
     assert result_of(SA, RECIPE, images, 5).test_loss != result_of(SA, RECIPE, images, 6).test_loss
 
 
-def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_batches(images: DeviceImages) -> None:
+def test_two_variants_of_a_replicate_share_the_initial_backbone_and_the_batches(images: DeviceImages) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
     weights: dict[str, torch.Tensor] = {}
 
@@ -189,13 +189,13 @@ def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_
     assert all(torch.equal(*pair) for pair in zip(seen["none"], seen["sa"], strict=True))
 
 
-def test_a_network_learns_to_tell_plain_digits_apart() -> None:
+def test_a_network_learns_to_classify_plain_digits() -> None:
     images = DeviceImages(make_digits(400, 100, 0, 4, 0), torch.device("cpu"), SHIFTED)
     result = result_of(SA, dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2), images, 0)
     assert result.top1 > 40  # chance is 10
 
 
-def test_a_result_says_by_what_shuffle_attention_was_computed(images: DeviceImages) -> None:
+def test_a_result_has_the_implementation_of_shuffle_attention(images: DeviceImages) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=1)
     for attention, fused, by in (
         ({"name": "none"}, "on", {""}),
@@ -209,7 +209,7 @@ def test_a_result_says_by_what_shuffle_attention_was_computed(images: DeviceImag
         assert result.to_dict()["attention_by"] == result.attention_by
 
 
-def test_every_step_and_epoch_is_told(images: DeviceImages) -> None:
+def test_every_step_and_epoch_is_an_event(images: DeviceImages) -> None:
     *events, result = train(network(), RECIPE, images, 0)
     steps = [(event.done, event.total) for event in events if isinstance(event, Step)]
     assert steps == [(step, 8) for step in range(1, 9)]
@@ -217,7 +217,7 @@ def test_every_step_and_epoch_is_told(images: DeviceImages) -> None:
     assert tuple(event for event in events if isinstance(event, Epoch)) == result.epochs
 
 
-def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages) -> None:
+def test_the_trained_network_is_an_event_and_is_the_tested_one(images: DeviceImages) -> None:
     recipe = dataclasses.replace(RECIPE, schedule="cosine", learning_rate=0.3)
     kinds, states, kept, last = [], [], [], None
     for event in train(SA, recipe, images, 4):
@@ -249,7 +249,7 @@ def test_few_test_images_are_all_tested_after_every_epoch(images: DeviceImages) 
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Makes all weights NaN after so many training steps, on any processor."""
+    """Sets all weights to NaN after `steps` training steps, on any device."""
 
     class Spoiled(Learner):
         steps = 0
@@ -288,7 +288,7 @@ def test_a_nan_loss_ends_training_within_50_steps_or_at_the_end_of_its_epoch(
     assert {type(event) for event in events} <= {Step, Epoch}
 
 
-def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:
+def test_the_result_is_that_of_the_last_epoch_and_is_preserved_by_json(images: DeviceImages) -> None:
     result = result_of(network(), RECIPE, images, 0)
     assert (result.top1, result.test_loss) == (result.epochs[-1].top1, result.epochs[-1].test_loss)
     assert result.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
@@ -307,7 +307,7 @@ def test_the_learning_rate_follows_the_schedule(
     assert [epoch.learning_rate for epoch in epochs] == pytest.approx(rates, rel=0.2)
 
 
-def test_adamw_takes_the_steps_of_torchs_and_decays_weights_alone() -> None:
+def test_adamw_takes_the_steps_of_torchs_and_decays_only_weights() -> None:
     torch.manual_seed(0)
     pixels, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     recipe = dataclasses.replace(RECIPE, optimizer="adamw", learning_rate=0.01, weight_decay=0.1)
@@ -321,7 +321,7 @@ def test_adamw_takes_the_steps_of_torchs_and_decays_weights_alone() -> None:
     loss.backward()
     optimizer.step()
     assert ours.step(pixels, labels).item() == pytest.approx(loss.item(), rel=1e-5)
-    # A first step of Adam is the sign of the gradient: where that is about 0, rounding decides.
+    # Adam's first step is the sign of the gradient; for gradients near 0 it depends on rounding.
     differing = [(ours.model.state_dict()[name] - value).abs() > 1e-4 for name, value in theirs.named_parameters()]
     assert torch.cat([far.flatten() for far in differing]).double().mean() < 0.01
     kept = sum(value.nbytes for value in ours.persistent)
@@ -329,14 +329,14 @@ def test_adamw_takes_the_steps_of_torchs_and_decays_weights_alone() -> None:
     assert kept > 3 * weights  # the weights and two moments
 
 
-def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
+def test_weight_decay_applies_only_to_convolutions_and_linear_layers() -> None:
     model = create_model("resnet8", attention="sa", groups=4)
     decayed = {id(weight) for weight in decayed_parameters(model, "weights")}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
     assert names == {name for name, _ in model.named_parameters() if "conv" in name or name == "fc.weight"}
 
 
-def test_weight_decay_of_all_parameters_is_what_the_optimizer_of_the_official_code_does() -> None:
+def test_weight_decay_of_all_parameters_equals_that_of_the_official_code() -> None:
     torch.manual_seed(0)
     pixels, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     recipe = dataclasses.replace(RECIPE, decay="all", weight_decay=0.1, label_smoothing=0.0)
@@ -354,7 +354,7 @@ def test_weight_decay_of_all_parameters_is_what_the_optimizer_of_the_official_co
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_gates_decay_only_where_all_parameters_do() -> None:
+def test_gates_decay_only_if_all_parameters_do() -> None:
     pixels, labels = torch.zeros(4, 3, 32, 32), torch.arange(4)
 
     def gate_bias(decay: str) -> float:
@@ -396,7 +396,7 @@ def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:
 
 
 class Watched(DeviceImages):
-    """Images that note when test images are read."""
+    """Images that record when test images are read."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -412,7 +412,7 @@ class Watched(DeviceImages):
         return super().test_batches(*arguments)
 
 
-def test_a_cell_that_is_tested_once_reads_no_test_image_before_its_last_epoch_and_has_the_same_result() -> None:
+def test_a_cell_that_is_tested_once_reads_no_test_image_before_and_has_the_same_result() -> None:
     watched = Watched(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), SHIFTED)
     recipe = dataclasses.replace(RECIPE, epochs=3)
     once = result_of(SA, recipe, watched, 5, is_tested_once=True)

@@ -1,4 +1,4 @@
-"""What machine code says of the kernels, on a machine without a GPU: bytes moved, load widths, occupancy."""
+"""Checks the kernels' machine code without a GPU: memory traffic, load widths, occupancy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODES = ("forward", "backward")
 
 
 class Counted(Launch):
-    """A launch whose registers are given."""
+    """A launch with a given number of registers."""
 
     @property
     def registers(self) -> int:
@@ -39,16 +39,16 @@ def launch_of(warps: int, registers: int, shared: int = 0) -> Launch:
 @pytest.mark.parametrize(
     ("warps", "registers", "shared", "resident"),
     [
-        (8, 32, 0, 64),  # all that there are
+        (8, 32, 0, 64),  # the maximum
         (8, 64, 0, 32),
-        (16, 106, 0, 16),  # one block
+        (16, 106, 0, 16),  # one block fits
         (8, 126, 0, 16),
         (4, 96, 0, 20),
         (1, 16, 0, 32),  # 32 blocks at most
         (4, 32, 100 * 1024, 8),  # two blocks by shared memory
     ],
 )
-def test_occupancy_is_that_of_the_vendors_calculator(warps: int, registers: int, shared: int, resident: int) -> None:
+def test_occupancy_equals_that_of_nvidias_calculator(warps: int, registers: int, shared: int, resident: int) -> None:
     assert launch_of(warps, registers, shared).occupancy == resident
 
 
@@ -58,7 +58,7 @@ def rows() -> list[Row]:
     return compiled_rows([Case(1024, 14, False), Case(1024, 14, True, joined=True)])
 
 
-def test_the_table_says_what_kernels_move_and_none_spills(rows: list[Row]) -> None:
+def test_compiled_kernels_have_the_expected_traffic_and_do_not_spill(rows: list[Row]) -> None:
     assert [(row.mode, row.moved, row.least) for row in rows] == [
         ("forward", 2, 2),
         ("backward", 3, 3),
@@ -72,7 +72,7 @@ def test_the_table_says_what_kernels_move_and_none_spills(rows: list[Row]) -> No
         assert row.warps <= row.occupancy <= 64
 
 
-def test_the_committed_table_has_all_rows_and_agrees_with_the_kernels(rows: list[Row]) -> None:
+def test_the_committed_table_has_all_rows_and_matches_the_kernels(rows: list[Row]) -> None:
     committed = [line for line in PATH.read_text().splitlines() if re.match(r"\| \d", line)]
     places = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in committed]
     assert places == [(str(case), mode) for case in CASES for mode in MODES]
@@ -82,7 +82,7 @@ def test_the_committed_table_has_all_rows_and_agrees_with_the_kernels(rows: list
         assert kernels_and_maps[row.case, row.mode] == line.split("|")[3:5]
 
 
-def test_speed_that_was_not_measured_is_no_number(rows: list[Row]) -> None:
+def test_speed_that_was_not_measured_has_no_number(rows: list[Row]) -> None:
     shares = {(rows[0].case, rows[0].mode): 81.4}
     lines = [line for line in markdown(rows, shares, "").splitlines() if re.match(r"\| \d", line)]
     cells = [line.split("|")[-2].strip() for line in lines]

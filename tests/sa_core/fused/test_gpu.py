@@ -1,6 +1,6 @@
-"""The Triton kernels against the formula in float64: interpreted on the CPU, compiled for a GPU, and on one.
+"""Tests the Triton kernels against the formula in float64: in the interpreter, compiled without a GPU, and on a GPU.
 
-Triton decides when it is imported whether it interprets, so that is done in a process of its own, which runs this file.
+Triton chooses between compiler and interpreter when it is imported, so the interpreter runs this file in a subprocess.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sa_core.fused.form import Form, Parameters
 from tests.sa_core.fused.compiled import compiling
 from tests.wording import worded
 
-# In float32 sums that cancel, as those for sweight, are as far off in eager torch.
+# In float32, eager torch has the same error in sums with cancellation, such as the gradient of sweight.
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 LARGE = 1e4
 Tiles = Mapping[str, int]
 WHOLE: Tiles = {}
-# Rows that take several tiles, one after the other; cut into parts that do; and into parts that are a tile each.
+# Rows of several tiles; rows cut into parts of several tiles; rows cut into parts of one tile.
 SMALL: Tiles = {"_TILE": 1024, "_LOOPED": 1024, "_WHOLE": 1, "_SHORT": 4096}
 LOOPED: Tiles = {**SMALL, "_PROGRAMS": 1}
 PARTS: Tiles = {**SMALL, "_PROGRAMS": 3}
@@ -36,7 +36,7 @@ ALL_PARTS: Tiles = {**SMALL, "_PROGRAMS": 1000}
 
 
 class Case(NamedTuple):
-    """What is computed, on what; `learnt` is whether there are parameters, `constant` whether some channels are."""
+    """A test case; `learnt` is whether there are parameters, `constant` whether some channels are constant."""
 
     shape: tuple[int, int, int, int] = (2, 16, 5, 7)
     groups: int = 2
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[tuple[str, Case]]:
-    """Yields what is tested, by topic."""
+    """Yields test cases with their topic."""
     layouts, norms = (False, True), ("none", "running", "batch")
     for last in layouts:
         for norm in norms:
@@ -85,7 +85,7 @@ def cases() -> Iterator[tuple[str, Case]]:
                 yield "sizes", Case(shape, 2, {}, torch.float32, last, norm, norm != "none", tiles)
             yield "sizes", Case((2, 12, 30, 31), 3, {}, torch.float16, last, norm)
             yield "sizes", Case((3, 16, 1, 1), channels_last=last, norm=norm, joined=True)
-            # Whatever the first value is, it is no centre to compute a variance of.
+            # With a large mean, the variance loses accuracy unless sums are centred.
             yield "means", Case((2, 8, 9, 9), mean=LARGE, channels_last=last, norm=norm)
             yield "means", Case((2, 4, 37, 37), mean=LARGE, channels_last=last, norm=norm, tiles=PARTS)
             yield "means", Case(constant=True, channels_last=last, norm=norm, joined=True)
@@ -95,15 +95,15 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield (
             "sizes",
             Case((5, 4, 2, 2), channels_last=last, norm="batch", tiles={"_IMAGES": 2}),
-        )  # more images than are added up at once
+        )  # more images than in one tile
 
 
 TOPICS = tuple(dict.fromkeys(topic for topic, _ in cases()))
-SHARES = 4  # of a topic on a GPU, where compiling takes minutes and processes can share it
+SHARES = 4  # parts of a topic on a GPU, run in parallel processes, as compiling takes minutes
 
 
 def errors_of(case: Case, device: str) -> dict[str, float]:
-    """Returns how far results and gradients are from the formula, relative to the greatest value of each."""
+    """Returns the errors of results and gradients, relative to the largest magnitude of each."""
     torch.manual_seed(0)
     channels, norm = case.shape[1], case.norm
     module = ShuffleAttention(channels, case.groups, **case.knobs)
@@ -187,7 +187,7 @@ def _distance(found: Tensor, expected: Tensor) -> float:
 
 
 def worst_of(topic: str, device: str, share: slice = slice(None)) -> tuple[dict[str, float], list[str]]:
-    """Returns the largest error of each type, and what is wrong with which case, for a share of a topic's cases."""
+    """Returns the largest error of each type, and the failures, for a share of a topic's cases."""
     worst: dict[str, float] = {}
     wrong = []
     for case in [case for name, case in cases() if name == topic][share]:
@@ -200,7 +200,7 @@ def worst_of(topic: str, device: str, share: slice = slice(None)) -> tuple[dict[
         kind = str(case.dtype).removeprefix("torch.")
         worst[kind] = max(worst.get(kind, 0), *errors.values())
         limit = LIMITS[case.dtype]
-        # nan is wrong as well
+        # also true for NaN
         wrong += [f"{key} {error:.1e}: {case}" for key, error in errors.items() if not error <= limit]
     return worst, wrong
 
@@ -209,7 +209,7 @@ Worst = dict[str, tuple[dict[str, float], list[str]]]
 
 
 def _run(*arguments: str, **variables: str) -> Any:
-    """Runs this file, and returns what it prints."""
+    """Runs this file in a subprocess, and returns its parsed output."""
     command = [sys.executable, "-m", "tests.sa_core.fused.test_gpu", *arguments]
     done = subprocess.run(
         command,
@@ -249,13 +249,13 @@ def test_kernels_compute_the_formula_on_a_gpu(topic: str, share: int) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_gradients_on_a_gpu_are_the_same_every_time(channels_last: bool) -> None:
+def test_gradients_on_a_gpu_are_deterministic(channels_last: bool) -> None:
     case = Case((64, 64, 28, 28), 8, {}, torch.bfloat16, channels_last, "batch", True)
     assert errors_of(case, "cuda") == errors_of(case, "cuda")
 
 
-def test_all_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
-    """The interpreter forgives what the compiler does not, such as a type that changes in a loop."""
+def test_all_kernels_compile_without_a_gpu(tmp_path: Path) -> None:
+    """The interpreter accepts code that the compiler rejects, such as a type that changes in a loop."""
     pytest.importorskip("triton", reason="needs triton")
     launched = _run("compile", TRITON_CACHE_DIR=str(tmp_path))
     assert set(launched) == {
@@ -268,7 +268,7 @@ def test_all_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     }
 
 
-def test_a_launch_is_prepared_once_for_a_shape_and_launches_what_triton_would(tmp_path: Path) -> None:
+def test_a_launch_is_prepared_once_per_shape_and_equals_that_of_triton(tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="needs triton")
     found = _run("prepare", TRITON_CACHE_DIR=str(tmp_path))
     assert found["first"] == len(found["launched"]) > 0
@@ -279,8 +279,8 @@ def test_a_launch_is_prepared_once_for_a_shape_and_launches_what_triton_would(tm
 
 
 @pytest.fixture
-def found_anew() -> Iterator[Callable[[], None]]:
-    """Has it found out anew what can be launched: within a test when called, and after it."""
+def cleared_checks() -> Iterator[Callable[[], None]]:
+    """Clears the cached checks for kernel support: within a test when called, and after it."""
 
     def forget() -> None:
         for answer in (gpu.supports, gpu.reason_against, gpu.load):
@@ -291,18 +291,20 @@ def found_anew() -> Iterator[Callable[[], None]]:
     forget()
 
 
-def test_without_triton_there_is_no_support(found_anew: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_triton_there_is_no_support(
+    cleared_checks: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "triton", None)
         patch.delitem(sys.modules, "sa_core.fused.triton_kernels", raising=False)
         patch.setenv("TRITON_INTERPRET", "1")
-        found_anew()
+        cleared_checks()
         assert not gpu.supports(torch.float32)
         assert gpu.reason_against() == worded("fused.no_triton")
 
 
-def test_without_a_gpu_there_is_support_only_for_the_interpreter(
-    found_anew: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+def test_without_a_gpu_only_the_interpreter_is_supported(
+    cleared_checks: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton", reason="needs triton")
     with monkeypatch.context() as patch:
@@ -316,7 +318,7 @@ def test_without_a_gpu_there_is_support_only_for_the_interpreter(
             ("1", torch.float64, False),
         ):
             patch.setenv("TRITON_INTERPRET", value)
-            found_anew()
+            cleared_checks()
             assert gpu.supports(dtype) is supported
 
 
@@ -344,7 +346,7 @@ def test_rows_of_ordinary_networks_are_read_once() -> None:
 
 
 def _compile() -> list[str]:
-    """Launches kernels in many forms on a GPU that is not there, which compiles them; returns which there were."""
+    """Compiles kernels in many forms without a GPU; returns the names of the compiled kernels."""
     with compiling() as launches:
         for case in (
             Case((2, 64, 7, 7), 8),
@@ -365,7 +367,7 @@ def _compile() -> list[str]:
 
 
 def _prepare() -> dict[str, Any]:
-    """Launches kernels several times on a GPU that is not there; returns how often Triton looked for one to launch."""
+    """Launches kernels several times on a simulated GPU; returns how often Triton selected a compiled kernel."""
     from triton.runtime.jit import JITFunction
 
     looked: list[str] = []
@@ -407,7 +409,7 @@ def _prepare() -> dict[str, Any]:
 
 
 def _described(launches: Any) -> list[Any]:
-    """Returns kernels, programs and arguments, of tensors type and shape."""
+    """Returns kernels, programs and arguments; tensors are replaced by dtype and shape."""
     return [
         [
             launch.kernel,
