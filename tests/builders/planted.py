@@ -21,17 +21,18 @@ def functions_called(act: Callable[[], object], packages: Sequence[str]) -> dict
     folders = tuple(str(ROOT / package) for package in packages)
     found: dict[str, CodeType] = {}
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
+    def note(frame: FrameType, *_: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(folders) and not code.co_name.startswith("<"):
+        if code.co_filename.startswith(folders) and not code.co_name.startswith("<"):
             place = Path(code.co_filename).relative_to(ROOT).with_suffix("")
             found.setdefault(f"{'.'.join(place.parts)}.{code.co_qualname}", code)
 
-    sys.setprofile(note)
+    # Unlike a profile function, a trace function that returns None is not called for C functions and returns.
+    sys.settrace(note)
     try:
         act()
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
     return found
 
 
@@ -40,13 +41,13 @@ def failing_once(code: CodeType) -> Iterator[list[str]]:
     """Makes the first call of a function raise PlantedError, and appends its name to the list."""
     failed: list[str] = []
 
-    def fail(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code is code:
+    def fail(frame: FrameType, *_: Any) -> None:
+        if frame.f_code is code:
             failed.append(code.co_qualname)
-            raise PlantedError(f"planted in {code.co_qualname}")  # an error in a profile function also removes it
+            raise PlantedError(f"planted in {code.co_qualname}")  # an error in a trace function also removes it
 
-    sys.setprofile(fail)
+    sys.settrace(fail)
     try:
         yield failed
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
