@@ -27,7 +27,7 @@ from ablations.common.console import print_text
 from ablations.common.files import refusals_explained, user_path
 from ablations.common.sizes import MIB
 from ablations.data.images import Images, ImageSet, fingerprint_of
-from ablations.data.source import DataError, Part, Piece, Plan, Source, ahead, reading
+from ablations.data.source import Contents, DataError, Part, Piece, Source, ahead, reading
 
 _VERSION = 2
 _PARTS = ("train", "test")
@@ -77,8 +77,8 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
             images = _read(entry)  # the previous holder of the lock may have written it
             if images is None:
                 with reading():
-                    plan = source.plan()
-                _write(plan, entry, source.name, console)
+                    contents = source.contents()
+                _write(contents, entry, source.name, console)
                 images = _read(entry)
     assert images is not None
     return images
@@ -118,23 +118,23 @@ def _shapes(train: ImageSet, test: ImageSet) -> dict[str, list[int]]:
     return {"train": list(train.pixels.shape), "test": list(test.pixels.shape)}
 
 
-def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
+def _write(contents: Contents, entry: Path, name: str, console: Console) -> None:
     partial = entry.with_name(f"{entry.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(entry, ignore_errors=True)
-    _check_disk(plan, entry.parent)
+    _check_disk(contents, entry.parent)
     partial.mkdir()
     try:
-        with _progress(console, f"decoding {name}", len(plan.train.labels) + len(plan.test.labels)) as advance:
-            damaged = _write_part(plan.train, plan, partial / "train", advance)
-            damaged += _write_part(plan.test, plan, partial / "test", advance)
-        train, test = (_mapped(partial / part, plan.side, "r") for part in _PARTS)
+        with _progress(console, f"decoding {name}", len(contents.train.labels) + len(contents.test.labels)) as advance:
+            damaged = _write_part(contents.train, contents, partial / "train", advance)
+            damaged += _write_part(contents.test, contents, partial / "test", advance)
+        train, test = (_mapped(partial / part, contents.side, "r") for part in _PARTS)
         if not (len(train) and len(test)):
             raise DataError("data", name, f"no image can be decoded, for example {damaged[0]}")
         meta = {
             "shapes": _shapes(train, test),
-            "classes": list(plan.classes),
-            "fingerprint": fingerprint_of((train, test), plan.classes),
+            "classes": list(contents.classes),
+            "fingerprint": fingerprint_of((train, test), contents.classes),
             "damaged": damaged,
         }
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -144,8 +144,8 @@ def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
         raise
 
 
-def _check_disk(plan: Plan, folder: Path) -> None:
-    needed = (len(plan.train.labels) + len(plan.test.labels)) * 3 * plan.side**2
+def _check_disk(contents: Contents, folder: Path) -> None:
+    needed = (len(contents.train.labels) + len(contents.test.labels)) * 3 * contents.side**2
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         reason = (
@@ -155,9 +155,9 @@ def _check_disk(plan: Plan, folder: Path) -> None:
         raise DataError("data.cache", folder, reason)
 
 
-def _write_part(part: Part, plan: Plan, path: Path, advance: Any) -> list[str]:
+def _write_part(part: Part, contents: Contents, path: Path, advance: Any) -> list[str]:
     """Decodes a part into a file; returns the damaged images."""
-    row = 3 * plan.side**2
+    row = 3 * contents.side**2
     failures: dict[int, str] = {}
     with path.with_suffix(".u8").open("w+b") as file:
 
@@ -169,7 +169,7 @@ def _write_part(part: Part, plan: Plan, path: Path, advance: Any) -> list[str]:
             return {piece.start + index: reason for index, reason in failed.items()}
 
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        pieces = ahead(decode, part.pieces, threads, 2 * threads) if plan.takes_time else map(decode, part.pieces)
+        pieces = ahead(decode, part.pieces, threads, 2 * threads) if contents.takes_time else map(decode, part.pieces)
         for failed in pieces:
             failures |= failed
         kept = np.ones(len(part.labels), dtype=bool)

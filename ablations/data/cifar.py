@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ablations.common.files import user_path
 from ablations.common.wording import first_line
 from ablations.config import StoredConfig
-from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_images
+from ablations.data.source import Contents, DataError, Decoded, Part, Piece, pick_images
 
 SIDE = 32
 SILENCE = 30  # seconds without data until a download fails
@@ -70,14 +70,14 @@ class CifarSource:
         options = {key: getattr(self._config, key) for key in ("train_per_class", "val_per_class", "seed")}
         return {"data": self.name, "files": stats, **options}
 
-    def plan(self) -> Plan:
+    def contents(self) -> Contents:
         """Checks every file against its checksum, and returns the pieces to decode."""
         self._check()
         classes = tuple(name.decode() for name in self._read(self._meta)[self._names_key])
         config = self._config
         train = self._part(self._train, classes, config.train_per_class, "data.train_per_class")
         test = self._part((self._test,), classes, config.val_per_class, "data.val_per_class")
-        return Plan(SIDE, classes, train, test, takes_time=False)
+        return Contents(SIDE, classes, train, test, takes_time=False)
 
     def _part(self, files: Sequence[str], classes: Sequence[str], per_class: int, option: str) -> Part:
         contents = map(self._read, files)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ablations.common.files import user_path
 from ablations.common.names import visible
 from ablations.config import ImageTreeConfig
-from ablations.data.source import DataError, Part, Piece, Plan, pick_classes, pick_images
+from ablations.data.source import Contents, DataError, Part, Piece, pick_classes, pick_images
 from ablations.data.tree_files import fields_of, images_beside, images_in, read_labels, read_lines, subfolders
 
 _TEST_FOLDERS = ("val", "validation", "test")
@@ -76,10 +76,10 @@ class ImageTreeSource:
             identity["labels"] = hashlib.sha256(self._test[1].tobytes()).hexdigest()
         return identity
 
-    def plan(self) -> Plan:
+    def contents(self) -> Contents:
         """Returns the pieces to decode."""
         train, test = (Part(labels, list(self._pieces(paths))) for paths, labels in (self._train, self._test))
-        return Plan(self._side, tuple(map(visible, self._classes)), train, test, takes_time=True)
+        return Contents(self._side, tuple(map(visible, self._classes)), train, test, takes_time=True)
 
     def _pieces(self, paths: Sequence[Path]) -> Iterator[Piece]:
         from ablations.data.pixels import decode_files  # imports Pillow

@@ -47,7 +47,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Contents:
     """The content of a source: squares of `side` pixels in two parts, and the names of the classes.
 
     `takes_time` is whether decoding is worth several threads. Reading arrays is not, and glibc would keep as much
@@ -70,7 +70,7 @@ class Source(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """Serializable identity of its images, computed without decoding them."""
 
-    def plan(self) -> Plan:
+    def contents(self) -> Contents:
         """Returns the pieces to decode."""
 
 

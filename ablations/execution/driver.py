@@ -141,7 +141,7 @@ class Driver:
 
     def _on_event(self, attempt: _Attempt, event: Progress) -> None:
         cell = attempt.job.cell
-        self._recorder.hear(cell, event)
+        self._recorder.record(cell, event)
         match event:
             case Step():
                 attempt.has_stepped = True

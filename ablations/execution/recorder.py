@@ -77,7 +77,7 @@ class Recorder:
         self.display.start_cell(cell.name)
         self.mirror.start_cell(cell, machine.git_commit())
 
-    def hear(self, cell: Cell, event: Progress) -> None:
+    def record(self, cell: Cell, event: Progress) -> None:
         """Records an event of a cell in training; `finish`, `prune` and `fail` record its end."""
         match event:
             case Step(done, total):

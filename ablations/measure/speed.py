@@ -179,7 +179,7 @@ def compare(
     random = np.random.default_rng(seed)
     started = begun = time.perf_counter()
     taken: list[tuple[Array, NDArray[np.int64]]] = []
-    plan: _Plan | None = None
+    plan: _Rounds | None = None
     makes = [*subjects.values(), subjects[baseline]]
     with _new_garbage_only():
         while len(taken) < most_copies:
@@ -215,19 +215,19 @@ def _is_precise(samples: Samples, precision: float) -> bool:
 
 
 def _generation(
-    makes: Sequence[Make], clock: Clock, share: float, plan: _Plan | None, random: np.random.Generator
-) -> tuple[_Plan, tuple[Array, NDArray[np.int64]]]:
+    makes: Sequence[Make], clock: Clock, share: float, plan: _Rounds | None, random: np.random.Generator
+) -> tuple[_Rounds, tuple[Array, NDArray[np.int64]]]:
     """Builds, warms up and times a copy of each subject in about `share` seconds; plans the rest if `plan` is None."""
     begun = time.perf_counter()
     acts, _padding = _build(makes, random)
     fewest = _FEWEST_CALLS if plan is None or plan.is_short else 1  # a first long call has little overhead
     least, stretch = _warm_up(acts, clock, share * _WARM_UP_SHARE, fewest)
-    plan = plan or _Plan.of(least, share, time.perf_counter() - begun, stretch)
+    plan = plan or _Rounds.of(least, share, time.perf_counter() - begun, stretch)
     return plan, _take_turns(acts, clock, plan, random)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Rounds:
     """The number of repeats and rounds, the same for all generations."""
 
     repeats: int
@@ -235,7 +235,7 @@ class _Plan:
     is_short: bool  # whether a call of the fastest subject is shorter than `_SAMPLE`
 
     @classmethod
-    def of(cls, least: Array, share: float, overhead: float, stretch: float) -> _Plan:
+    def of(cls, least: Array, share: float, overhead: float, stretch: float) -> _Rounds:
         """Plans generations.
 
         Args:
@@ -281,7 +281,7 @@ def _warm_up(acts: Sequence[Act], clock: Clock, seconds: float, fewest: int) -> 
 
 
 def _take_turns(
-    acts: Sequence[Act], clock: Clock, plan: _Plan, random: np.random.Generator
+    acts: Sequence[Act], clock: Clock, plan: _Rounds, random: np.random.Generator
 ) -> tuple[Array, NDArray[np.int64]]:
     """Times one generation; returns seconds and positions, (turns, subjects) each."""
     taken = np.empty((2 * plan.rounds, len(acts)))

@@ -238,7 +238,7 @@ def backward(
     return gradients
 
 
-class _Plan(NamedTuple):
+class _Tiling(NamedTuple):
     """The tiling of a feature map.
 
     Args:
@@ -296,7 +296,7 @@ def launch_kernel(
     run(*arguments, *values)
 
 
-def _plan(x: Tensor, form: Form, permutation: Tensor | None) -> _Plan:
+def _plan(x: Tensor, form: Form, permutation: Tensor | None) -> _Tiling:
     """Returns the tiling of a map; it depends only on shape, type, layout and form."""
     images, channels, height, width = x.shape
     return plan_tiles(
@@ -321,7 +321,7 @@ def plan_tiles(
     shuffle_groups: int,
     permuted: bool,
     awaited: bool,
-) -> _Plan:
+) -> _Tiling:
     """Returns the tiling of maps with `positions` positions and elements of `size` bytes."""
     whole = _power_of_two(positions)
     if channels_last:
@@ -336,7 +336,7 @@ def plan_tiles(
     span = math.ceil(steps / parts) * width
     parts = math.ceil(positions / span)
     channel_align, position_align = math.gcd(channels, 16), math.gcd(positions, 16)
-    return _Plan(
+    return _Tiling(
         grid=(programs, parts),
         sizes=(images, channels // channel_align, positions // position_align),
         span=span,
@@ -355,7 +355,7 @@ def plan_tiles(
     )
 
 
-def _warps(plan: _Plan, values: int) -> int:
+def _warps(plan: _Tiling, values: int) -> int:
     """Returns the number of warps for a tile with `values` values per warp."""
     size: int = plan.tiles["tile_rows"] * plan.tiles["tile_width"]
     return min(16, max(1, size // values))

@@ -30,7 +30,7 @@ INPUTS = ImageFormat(32, [128.0] * 3, [64.0] * 3)
 GROUPS = ("sweep=groups", "sweep.factors.attention.groups=[2,4]")
 
 
-class Keen(Launcher):
+class RecordingLauncher(Launcher):
     """A launcher that keeps a copy of every trained network."""
 
     def __init__(self, study: DrivenStudy) -> None:
@@ -53,7 +53,7 @@ class Keen(Launcher):
 
 def drive(study: DrivenStudy, weights: Weights | None, launcher: Launcher | None = None) -> tuple[int, str]:
     """Trains the missing cells; returns the number of failed cells, and the output so far."""
-    driver = study.drive(launcher or Keen(study), weights=weights)
+    driver = study.drive(launcher or RecordingLauncher(study), weights=weights)
     return driver.failed, study.said.getvalue()
 
 

@@ -83,7 +83,7 @@ class Striking(Display):
             strike(name)
 
 
-def struck(study: DrivenStudy, launcher: Launcher, strike: Callable[[str], None], **options: Any) -> int:
+def drive_and_strike(study: DrivenStudy, launcher: Launcher, strike: Callable[[str], None], **options: Any) -> int:
     """Drives a study and calls `strike` in the middle of a cell; returns the number of failed cells."""
 
     def make_display(console: Console, total: int, finished: int) -> Display:
@@ -101,12 +101,12 @@ class PrunedStudy(DrivenStudy):
     """A study whose variant groups=4 is pruned after its first epoch."""
 
     def schedule(self, store: StudyStore) -> Schedule:
-        class Hasty(CutShort):
+        class StopsOneVariant(CutShort):
             def reason_to_stop(self, cell: Any, epochs: Any) -> str | None:
                 del epochs
                 return "planted" if cell.variant.name == "groups=4" else None
 
-        return Hasty(super().schedule(store), lambda cells: cells)
+        return StopsOneVariant(super().schedule(store), lambda cells: cells)
 
 
 def children() -> set[int]:

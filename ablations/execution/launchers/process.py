@@ -27,7 +27,7 @@ import psutil
 from ablations.common.process import quiet_profiler
 from ablations.data import DataSet
 from ablations.execution.interrupts import SIGNALS
-from ablations.execution.launchers.serve import Order, Said, serve
+from ablations.execution.launchers.serve import Message, Order, serve
 from ablations.execution.launchers.worker import Place
 
 _FORKS = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
@@ -138,7 +138,7 @@ class WorkerProcess:
         with suppress(OSError):
             self._connection.send(order)
 
-    def receive(self) -> Said | None:
+    def receive(self) -> Message | None:
         """Returns the next message of the worker; None if it has not sent any.
 
         Raises:
@@ -146,7 +146,7 @@ class WorkerProcess:
         """
         try:
             if self._connection.poll():
-                message: Said = self._connection.recv()
+                message: Message = self._connection.recv()
                 return message
             if self._process.is_alive():
                 return None

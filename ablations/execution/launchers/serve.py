@@ -70,7 +70,7 @@ class Answer:
 
 
 Order = Train | Stop | Call | CallWithImages
-Said = tuple[str, Progress] | Answer
+Message = tuple[str, Progress] | Answer
 
 
 def serve(connection: Connection, images: tuple[DataSet, Place] | None, gpu: str | None = None) -> None:

@@ -46,7 +46,7 @@ def entries(tree: Path) -> list[str]:
 
 def test_images_are_decoded_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(tree).images
-    monkeypatch.setattr(ImageTreeSource, "plan", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr(ImageTreeSource, "contents", lambda _: pytest.fail("decoded again"))
     second = load(tree).images
     assert first.fingerprint == second.fingerprint
     assert np.array_equal(first.train.pixels, second.train.pixels)

@@ -24,7 +24,7 @@ from ablations.training.job import pack_weights
 from ablations.training.learner import build_network
 from ablations.training.weights import KeptNetwork
 from tests.builders.driven import DrivenStudy
-from tests.builders.kept import INPUTS, Keen, drive
+from tests.builders.kept import INPUTS, RecordingLauncher, drive
 from tests.builders.launchers import Launcher
 from tests.conftest import TINY
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for, leave_partial
@@ -46,12 +46,12 @@ def images_of(launcher: Launcher) -> DeviceImages:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DrivenStudy, Weights, Keen]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DrivenStudy, Weights, RecordingLauncher]:
     """A study with one replicate."""
     folder = tmp_path_factory.mktemp("trained")
     study = DrivenStudy(folder, *TINY, "replicates=1")
     weights = Weights(folder / "study" / "weights")
-    launcher = Keen(study)
+    launcher = RecordingLauncher(study)
     assert drive(study, weights, launcher)[0] == 0
     return study, weights, launcher
 
@@ -61,7 +61,7 @@ def of(study: DrivenStudy, weights: Weights) -> StudyAnalysis:
 
 
 def test_kept_weights_give_the_logits_of_the_trained_network_bit_for_bit(
-    trained: tuple[DrivenStudy, Weights, Keen],
+    trained: tuple[DrivenStudy, Weights, RecordingLauncher],
 ) -> None:
     study, weights, launcher = trained
     pixels = torch.cat([part for part, _ in images_of(launcher).test_batches(8)])
@@ -79,7 +79,7 @@ def test_kept_weights_give_the_logits_of_the_trained_network_bit_for_bit(
             torch.testing.assert_close(loaded(pixels), model(pixels.contiguous()), rtol=1e-3, atol=1e-3)
 
 
-def test_kept_weights_have_the_stored_top1(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
+def test_kept_weights_have_the_stored_top1(trained: tuple[DrivenStudy, Weights, RecordingLauncher]) -> None:
     study, weights, launcher = trained
     recipe = TrainConfig(**study.design.protocol["train"])
     for name, cell in cells(study).items():
@@ -89,7 +89,7 @@ def test_kept_weights_have_the_stored_top1(trained: tuple[DrivenStudy, Weights, 
 
 
 def test_a_weights_file_identifies_its_network_and_is_read_without_running_code(
-    trained: tuple[DrivenStudy, Weights, Keen],
+    trained: tuple[DrivenStudy, Weights, RecordingLauncher],
 ) -> None:
     study, weights, _ = trained
     assert names(weights.folder) == {f"{cell.key}.safetensors" for cell in study.design.cells()}
@@ -101,7 +101,7 @@ def test_a_weights_file_identifies_its_network_and_is_read_without_running_code(
         assert json.loads(about["classes"]) == [str(digit) for digit in range(10)]
 
 
-def test_a_weights_file_describes_the_input_images(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
+def test_a_weights_file_describes_the_input_images(trained: tuple[DrivenStudy, Weights, RecordingLauncher]) -> None:
     study, weights, launcher = trained
     images, shown = images_of(launcher).some_tests(torch.arange(3))
     for cell in study.design.cells():
@@ -158,7 +158,7 @@ def test_a_failed_write_of_weights_is_reported_and_keeps_the_result(
 
 
 def test_an_incomplete_file_never_has_the_final_name(
-    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, RecordingLauncher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, kept, launcher = trained
     cell, model = cells(study)["none r0"], launcher.networks["none r0"]
@@ -189,7 +189,7 @@ def test_an_incomplete_file_never_has_the_final_name(
 
 @pytest.mark.parametrize("damage", ["empty", "one byte", "cut off early", "cut off late", "text", "other"])
 def test_a_damaged_file_is_named_without_a_traceback(
-    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen], damage: str
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, RecordingLauncher], damage: str
 ) -> None:
     study, kept, _ = trained
     analysis = of(study, Weights(tmp_path / "weights"))
@@ -211,7 +211,9 @@ def test_a_damaged_file_is_named_without_a_traceback(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]) -> None:
+def test_weights_of_another_network_are_refused(
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, RecordingLauncher]
+) -> None:
     study, kept, _ = trained
     weights = Weights(tmp_path / "weights")
     weights.folder.mkdir()
@@ -224,7 +226,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, trained: tuple[D
 
 
 def test_networks_are_those_of_finished_cells_with_weights(
-    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, RecordingLauncher]
 ) -> None:
     study, kept, _ = trained
     folder = tmp_path / "weights"
@@ -242,7 +244,7 @@ def test_networks_are_those_of_finished_cells_with_weights(
 
 
 def test_a_study_without_weights_explains_how_to_get_them(
-    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, RecordingLauncher]
 ) -> None:
     with pytest.raises(UsageError, match=r"no weights are saved in .*; `run study=<another name> weights=first` saves"):
         _ = of(trained[0], Weights(tmp_path / "weights")).networks
@@ -253,7 +255,7 @@ def test_predictions_are_those_of_the_kept_network_on_all_test_images(
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "data.test_images=1010")
     weights, kept = Weights(tmp_path / "weights"), PredictionFiles(tmp_path / "predictions")
-    launcher = Keen(study)
+    launcher = RecordingLauncher(study)
     assert study.drive(launcher, weights=weights, predictions=kept).failed == 0
     assert names(kept.folder) == {f"{cell.key}.npz" for cell in study.design.cells()}
     recipe = TrainConfig(**study.design.protocol["train"])
@@ -267,14 +269,14 @@ def test_predictions_are_those_of_the_kept_network_on_all_test_images(
 
 def test_predictions_are_not_kept_with_predictions_off(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
-    study.drive(Keen(study), predictions=PredictionFiles(tmp_path / "predictions", "off"))
+    study.drive(RecordingLauncher(study), predictions=PredictionFiles(tmp_path / "predictions", "off"))
     assert not (tmp_path / "predictions").exists()
 
 
 def test_a_failed_write_of_predictions_is_reported_and_keeps_the_result(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
     (tmp_path / "predictions").write_text("")
-    assert study.drive(Keen(study), predictions=PredictionFiles(tmp_path / "predictions")).failed == 0
+    assert study.drive(RecordingLauncher(study), predictions=PredictionFiles(tmp_path / "predictions")).failed == 0
     for name in cells(study):
         assert worded("predictions.unkept", cell=name) in study.said.getvalue()
 

@@ -48,6 +48,7 @@ from tests.builders.faults import (
 from tests.builders.launched import (
     LONG,
     PrunedStudy,
+    drive_and_strike,
     fork_servers,
     forked,
     is_running,
@@ -55,7 +56,6 @@ from tests.builders.launched import (
     outcomes,
     progress_of,
     results,
-    struck,
     timeless,
 )
 from tests.conftest import TINY
@@ -189,7 +189,7 @@ def test_concurrent_cells_of_a_killed_worker_are_retrained_with_identical_result
             process.send_signal(signal.SIGKILL)
 
     with launcher_of(hit, LocalConfig(workers=1)) as launcher:
-        assert struck(hit, with_concurrent_cells(launcher, 2), kill) == 0
+        assert drive_and_strike(hit, with_concurrent_cells(launcher, 2), kill) == 0
     assert results(hit.store) == results(calm.store)
     assert [cell.outcome.get("lost") for cell in hit.store.cells() if cell.outcome] == [1, 1]
 
@@ -261,7 +261,7 @@ def test_cells_are_retrained_with_identical_results_after_a_process_is_killed(tm
             process.send_signal(signal.SIGKILL)
 
     with launcher_of(hit, TWO) as launcher:
-        assert struck(hit, launcher, kill) == 0
+        assert drive_and_strike(hit, launcher, kill) == 0
     assert killed
     assert results(hit.store) == results(calm.store)
     assert sum(cell.outcome.get("lost", 0) for cell in hit.store.cells() if cell.outcome) in (1, 2)

@@ -29,12 +29,12 @@ from tests.builders.launched import (
     PrunedStudy,
     answers,
     children,
+    drive_and_strike,
     launcher_of,
     outcomes,
     progress_of,
     ray_workers,
     results,
-    struck,
 )
 from tests.conftest import TINY
 
@@ -134,7 +134,7 @@ def test_cells_of_a_killed_worker_are_retrained_with_identical_results(tmp_path:
             process.send_signal(signal.SIGKILL)
 
     with launcher_of(hit, ray_config) as launcher:
-        assert struck(hit, launcher, kill) == 0
+        assert drive_and_strike(hit, launcher, kill) == 0
     assert killed
     assert results(hit.store) == results(calm.store)
     lost = [cell.outcome.get("lost", 0) for cell in hit.store.cells() if cell.outcome]

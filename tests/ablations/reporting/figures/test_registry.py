@@ -26,7 +26,7 @@ from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import stored
 from tests.builders.costs import usual_attributes
 from tests.builders.driven import DrivenStudy
-from tests.builders.kept import Keen
+from tests.builders.kept import RecordingLauncher
 from tests.conftest import TINY
 from tests.wording import refusal, worded
 
@@ -202,7 +202,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = DrivenStudy(folder, *TINY, *TYPED, f"results_dir={folder}")
     kept = folder / study.design.study
     predictions = PredictionFiles(kept / "predictions")
-    assert study.drive(Keen(study), weights=Weights(kept / "weights"), predictions=predictions).failed == 0
+    assert study.drive(RecordingLauncher(study), weights=Weights(kept / "weights"), predictions=predictions).failed == 0
     return folder
 
 
