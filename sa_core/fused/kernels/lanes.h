@@ -205,6 +205,7 @@ INLINE void stream(void* target, const void* source) {
 #endif
   for (int i = 0; i + 16 <= kBytes; i += 16)
     _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+  memcpy(to + kBytes / 16 * 16, from + kBytes / 16 * 16, kBytes % 16);
 }
 
 INLINE void stream(void* target, const void* source, int64_t bytes) {

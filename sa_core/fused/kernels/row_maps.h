@@ -59,27 +59,40 @@ class Source {
   T copy[kLanes];
 };
 
-// An output row. A short row, or one written by streaming stores, is written to a buffer first.
+// How the rows of an output map are written: through the cache, by streaming stores of each step, or by streaming
+// stores of whole rows from a buffer. Those of each step overlap the computation, but need rows of whole cache lines.
+enum class Stores { kCached, kStreamedSteps, kStreamedRows };
+
+// An output row. A row that is streamed as a whole, or is shorter than a step, is written to a buffer first.
 template <class T>
 class Target {
  public:
-  Target(void* map, int64_t row, int64_t positions, bool streams, T* buffer)
-      : to(static_cast<T*>(map) + row * positions), positions(positions), streams(streams) {
-    written = streams || positions < kLanes ? buffer : to;
+  Target(void* map, int64_t row, int64_t positions, Stores stores, T* buffer)
+      : to(static_cast<T*>(map) + row * positions), positions(positions), stores(stores) {
+    written = stores == Stores::kStreamedRows || positions < kLanes ? buffer : to;
   }
   Target(const Target&) = delete;
   ~Target() {
-    if (streams)
+    if (stores == Stores::kStreamedRows)
       stream(to, written, positions * int64_t(sizeof(T)));
     else if (written != to)
       memcpy(to, written, positions * sizeof(T));
   }
-  operator T*() const { return written; }
+
+  // Calls use(put), where put(i, lanes) writes a step; a choice made once per row is faster than one per step.
+  template <class Use>
+  INLINED void with_put(Use use) const {
+    T* const row = written;
+    if (stores == Stores::kStreamedSteps)
+      use([=](int64_t i, Lanes lanes) INLINED { store(row + i, lanes, true); });
+    else
+      use([=](int64_t i, Lanes lanes) INLINED { store(row + i, lanes); });
+  }
 
  private:
   T *to, *written;
   const int64_t positions;
-  const bool streams;
+  const Stores stores;
 };
 
 // Without a batch norm, u = x.
@@ -92,8 +105,12 @@ class RowMaps {
     constexpr int64_t kCached = 16 << 20;     // bytes of a map that may still be in the cache when it is read next
     bytes = p.positions * int64_t(sizeof(T));
     width = p.positions + kLanes;
+    // Whether rows consist of whole cache lines, and steps are large enough for streaming stores.
+    const bool lines = bytes % kLine == 0 && kLanes * sizeof(T) % 16 == 0 && starts_line(p.out) &&
+                       starts_line(p.grad_x) && starts_line(p.grad_shortcut);
     // Backward writes rows of x in the order of the result; partial lines are then better written through the cache.
-    streams = kStreams && (bytes % 64 == 0 || !p.grad_out) && p.images * p.channels * bytes > kCached;
+    if (kStreams && (lines || !p.grad_out) && p.images * p.channels * bytes > kCached)
+      stores = lines ? Stores::kStreamedSteps : Stores::kStreamedRows;
     together = int(std::max<int64_t>(1, std::min<int64_t>(kLanes, kTogether / bytes)));
   }
 
@@ -109,11 +126,12 @@ class RowMaps {
       const Numbers numbers = numbers_of(run);
       for (int i = 0; i < run.count; ++i) {
         const Source<T> x(p.x, run.inner[i], p.positions);
-        const Target<T> out = target(run, p.out, run.row + i);
-        if (p.shortcut)
-          write<true>(numbers, i, run.next[i], x, Source<T>(p.shortcut, run.row + i, p.positions), out);
-        else
-          write<false>(numbers, i, run.next[i], x, nullptr, out);
+        target(run, p.out, run.row + i).with_put([&](auto put) INLINED {
+          if (p.shortcut)
+            write<true>(numbers, i, run.next[i], x, Source<T>(p.shortcut, run.row + i, p.positions), put);
+          else
+            write<false>(numbers, i, run.next[i], x, nullptr, put);
+        });
       }
     });
   }
@@ -129,17 +147,23 @@ class RowMaps {
         const int64_t row = run.row + i;
         float* part = write ? run.parts + i * width : nullptr;
         const Source<T> x(p.x, run.inner[i], p.positions), dy(p.grad_out, row, p.positions);
-        if (p.grad_shortcut)
-          sum_up<true>(numbers, through_gate, i, run.next[i], x, dy, Source<T>(p.out, row, p.positions),
-                       target(run, p.grad_shortcut, row), part, totals);
-        else
-          sum_up<false>(numbers, through_gate, i, run.next[i], x, dy, nullptr, nullptr, part, totals);
+        if (p.grad_shortcut) {
+          const Source<T> out(p.out, row, p.positions);
+          target(run, p.grad_shortcut, row).with_put([&](auto put) INLINED {
+            sum_up<true>(numbers, through_gate, i, run.next[i], x, dy, out, put, part, totals);
+          });
+        } else {
+          const auto put = [](int64_t, Lanes) {};
+          sum_up<false>(numbers, through_gate, i, run.next[i], x, dy, nullptr, put, part, totals);
+        }
       }
       const Gradients gradients = use(run.row, run.place, run.count, numbers, totals.summed());
       if (!write) return;
       for (int i = 0; i < run.count; ++i) {
         const Source<T> x(p.x, run.inner[i], p.positions);
-        finish_gradient(numbers, gradients, i, x, run.parts + i * width, target(run, p.grad_x, run.inner[i]));
+        target(run, p.grad_x, run.inner[i]).with_put([&](auto put) INLINED {
+          finish_gradient(numbers, gradients, i, x, run.parts + i * width, put);
+        });
       }
     });
   }
@@ -189,7 +213,7 @@ class RowMaps {
     for (int64_t worker = 0; worker < p.threads; ++worker) {
       const int64_t end = std::min(rows, (worker + 1) * share);
       int64_t row = worker * share, image = row / p.channels, place = row % p.channels;
-      std::vector<T> buffer(size_t(streams || p.positions < kLanes ? p.positions + kLanes : 0));
+      std::vector<T> buffer(size_t(stores == Stores::kStreamedRows || p.positions < kLanes ? p.positions + kLanes : 0));
       std::vector<float> parts(size_t(p.grad_out ? together * width : 0));
       Run run;
       run.buffer = buffer.data();
@@ -209,12 +233,14 @@ class RowMaps {
         }
         body(run);
       }
-      if (streams) finish_streams();
+      if (stores != Stores::kCached) finish_streams();
     }
   }
 
+  static bool starts_line(const void* map) { return reinterpret_cast<intptr_t>(map) % kLine == 0; }
+
   Target<T> target(const Run& run, void* map, int64_t row) const {
-    return Target<T>(map, row, p.positions, streams, run.buffer);
+    return Target<T>(map, row, p.positions, stores, run.buffer);
   }
 
   Lanes first_of(const Run& run) const {
@@ -273,14 +299,14 @@ class RowMaps {
     square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
   }
 
-  template <bool kJoined>
-  void write(const Numbers& n, int row, const T* next, const T* x, const T* shortcut, T* out) const {
+  template <bool kJoined, class Put>
+  void write(const Numbers& n, int row, const T* next, const T* x, const T* shortcut, Put put) const {
     const auto finish = [&](int64_t i, Lanes y) INLINED {
       if (kJoined) {
         y += load(shortcut + i);
         y = y < 0.0f ? Lanes{} : y;  // in this form NaN stays NaN
       }
-      store(out + i, y);
+      put(i, y);
     };
     const float origin = n.origin[row], slope = n.slope[row];
     if (slope == 0) {
@@ -303,9 +329,9 @@ class RowMaps {
 
   // If the block ends in a ReLU, also writes the gradient before it; if the gradient of x will follow, stores the part
   // of it that does not depend on sums: dy s + c1 D.
-  template <bool kJoined>
+  template <bool kJoined, class Put>
   void sum_up(const Numbers& n, const Lanes& through, int row, const T* next, const T* x,
-              const T* grad_out, const T* out, T* passed, float* part, Totals& totals) const {
+              const T* grad_out, const T* out, Put put, float* part, Totals& totals) const {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c1 = through[row];
     const bool is_passed = n.passed[row];
@@ -323,7 +349,7 @@ class RowMaps {
       Lanes dy = load(grad_out + i);
       if (kJoined) {
         dy = load(out + i) <= 0.0f ? Lanes{} : dy;
-        store(passed + i, dy);
+        put(i, dy);
       }
       const Lanes value = load(x + i), centred = value - centre;
       const Gate gate = gate_at(centred);
@@ -355,13 +381,14 @@ class RowMaps {
     totals.yx[row] = sum_yx;
   }
 
-  void finish_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const float* part, T* grad_x) const {
+  template <class Put>
+  void finish_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const float* part, Put put) const {
     const float scale = n.scale[row], c0 = g.c0[row] * scale, c2 = g.c2[row] * scale, centre = n.centre[row];
     if (c2 == 0)
-      steps.each([&](int64_t i, Mask) INLINED { store(grad_x + i, load(part + i) * scale + c0); });
+      steps.each([&](int64_t i, Mask) INLINED { put(i, load(part + i) * scale + c0); });
     else
       steps.each([&](int64_t i, Mask) INLINED {
-        store(grad_x + i, load(part + i) * scale + ((load(x + i) - centre) * c2 + c0));
+        put(i, load(part + i) * scale + ((load(x + i) - centre) * c2 + c0));
       });
   }
 
@@ -369,17 +396,20 @@ class RowMaps {
     const void* grad = p.grad_shortcut ? p.grad_shortcut : p.grad_out;
     for (int i = 0; i < run.count; ++i) {
       const Source<T> x(p.x, run.inner[i], p.positions), dy(grad, run.row + i, p.positions);
-      write_gradient(numbers, gradients, i, x, dy, target(run, p.grad_x, run.inner[i]));
+      target(run, p.grad_x, run.inner[i]).with_put([&](auto put) INLINED {
+        write_gradient(numbers, gradients, i, x, dy, put);
+      });
     }
   }
 
-  void write_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const T* dy, T* grad_x) const {
+  template <class Put>
+  void write_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const T* dy, Put put) const {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c0 = g.c0[row], c1 = g.c1[row], c2 = g.c2[row];
     if (slope == 0) {
       const float gate = n.constant.open[row];
       steps.each([&](int64_t i, Mask) INLINED {
-        store(grad_x + i, (load(dy + i) * gate + ((load(x + i) - centre) * c2 + c0)) * scale);
+        put(i, (load(dy + i) * gate + ((load(x + i) - centre) * c2 + c0)) * scale);
       });
       return;
     }
@@ -388,7 +418,7 @@ class RowMaps {
       const Gate gate = gate_of(centred * slope + level);
       const Lanes gated = load(dy + i) * gate.open;
       const Lanes through_gate = gated * (kNormed ? (value - origin) * scale + shift : value) * gate.closed;
-      store(grad_x + i, (gated + through_gate * c1 + (centred * c2 + c0)) * scale);
+      put(i, (gated + through_gate * c1 + (centred * c2 + c0)) * scale);
     });
   }
 
@@ -398,5 +428,5 @@ class RowMaps {
   int64_t bytes;  // of a row
   int64_t width;  // of a row in `parts`
   int together;   // rows that a worker processes at a time
-  bool streams;   // whether output rows are written by streaming stores
+  Stores stores = Stores::kCached;
 };

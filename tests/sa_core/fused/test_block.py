@@ -162,6 +162,15 @@ def test_the_fused_end_of_a_block_is_exact_for_every_variant(variant: str, train
 
 
 @both_layouts
+@pytest.mark.parametrize("variant", ["official", "no attention"])
+@pytest.mark.parametrize("side", [64, 65])  # rows of whole cache lines, and others
+def test_blocks_too_large_for_a_cache_are_computed_completely(variant: str, side: int, layout: str) -> None:
+    x, shortcut = (LAYOUTS[layout]((17, 64, side, side), seed) for seed in (5, 6))
+    assert x.numel() * x.element_size() > 16 << 20
+    assert_end_is_exact(x, norm_on(64), attention_of(variant, 64), shortcut)
+
+
+@both_layouts
 @pytest.mark.parametrize("momentum", [0.3, None, 0.0])
 def test_running_statistics_are_updated_as_in_torch(momentum: float | None, layout: str) -> None:
     norm, attention = norm_on(16, momentum=momentum), make(16, 2)

@@ -109,6 +109,8 @@ def test_errors_do_not_accumulate_in_long_rows(layout: str, dtype: torch.dtype) 
         ((6000, 48, 3, 5), torch.float32),
         ((9, 64, 90, 91), torch.float32),
         ((17, 64, 90, 91), torch.bfloat16),
+        ((17, 64, 64, 64), torch.float32),  # rows of whole cache lines
+        ((33, 64, 64, 64), torch.bfloat16),
     ],
 )
 @both_layouts
