@@ -17,15 +17,25 @@ from ablations.common.files import write_whole
 from ablations.config.attention import ATTENTION, PlacedAttentionConfig
 from ablations.config.compose import compose_config
 from ablations.config.data import DATA, DataConfig, ImageTreeConfig, StoredConfig
-from ablations.config.groups import group_choices
+from ablations.config.groups import default_choices, group_choices
 from ablations.config.launcher import LAUNCHERS
 from ablations.config.measure import MEASURE, MeasureConfig
 from ablations.config.option import SHOWN_NAMES
 from ablations.config.schema import Config
+from sa_core.attentions.knobs import NORMS
 
 FILE = Path(__file__).parents[1] / "ablations" / "OPTIONS.md"
 # Options common to several data sets, by the title of their table.
-_DATA = {"all": DataConfig, "all that are read from files": StoredConfig, "image folders": ImageTreeConfig}
+_DATA = {"all": DataConfig, "file-based data sets": StoredConfig, "image folders": ImageTreeConfig}
+# Values of options that no declaration limits to a list or a range.
+_OPEN = {
+    "attention.norm": ", ".join(f"`{norm}`" for norm in NORMS),
+    "attention.stages": "`all`, `first`, `last`, or numbers such as `2+3`",
+    "bench.also": "list of `MODULE:CLASS`",
+    "data.classes": "integer from 0, list of folder names, or file",
+    "figures": "`all` or list of names",
+    "recipes": "list of names",
+}
 _HEAD = "| option | default | values | meaning |\n| --- | --- | --- | --- |"
 
 
@@ -56,7 +66,7 @@ def _lines() -> Iterator[str]:
         if group.name == "data":
             yield from _by_choice("data", DATA, _DATA)
         elif group.name == "attention":
-            yield from _by_choice("attention", ATTENTION, {"all but none": PlacedAttentionConfig})
+            yield from _by_choice("attention", ATTENTION, {"every module except none": PlacedAttentionConfig})
         elif group.name == "launcher":
             yield from _by_choice("launcher", LAUNCHERS, {})
         elif group.name == "measure":
@@ -66,7 +76,13 @@ def _lines() -> Iterator[str]:
         else:
             yield from _section(group.name, list(fields(schema)), f"{group.name}.", schema)
         if group.name == "train":
-            yield from _recipes()
+            recipes = {name: compose_config([f"train={name}"]).train for name in group_choices()["train"]}
+            yield from _presets("recipe", "train", recipes)
+        elif group.name == "bench":
+            presets = {name: compose_config([f"bench={name}"]).bench for name in group_choices()["bench"]}
+            yield ""
+            yield f"`bench={default_choices()['bench']}` is the default; the choices set:"
+            yield from _presets("choice", "bench", presets)
 
 
 def _by_choice(group: str, choices: Mapping[str, type], shared: Mapping[str, type]) -> Iterator[str]:
@@ -76,11 +92,18 @@ def _by_choice(group: str, choices: Mapping[str, type], shared: Mapping[str, typ
         new = [entry for entry in fields(schema) if entry.name not in known]
         yield from _section(f"{group}: {title}", new, f"{group}.", schema)
         known |= {entry.name: entry for entry in new}
+    earlier: dict[tuple[str, ...], str] = {}
     for name, schema in choices.items():
         parents = [parent for parent in shared.values() if issubclass(schema, parent) and parent is not schema]
         inherited = {entry.name: entry for parent in parents for entry in fields(parent)}
         own = [] if schema in shared.values() else [e for e in fields(schema) if not _same(e, inherited.get(e.name))]
-        yield from _section(f"{group}={name}", own, f"{group}.", schema, about=_first_line(schema))
+        section = list(_section(f"{group}={name}", own, f"{group}.", schema, about=_first_line(schema)))
+        rows = tuple(section[1:])
+        if len(rows) > 2 and rows in earlier:
+            yield from (section[0], f"The options of `{group}={earlier[rows]}`.")
+        else:
+            earlier[rows] = name
+            yield from section
 
 
 def _same(entry: Field[Any], inherited: Field[Any] | None) -> bool:
@@ -112,7 +135,7 @@ def _row(entry: Field[Any], prefix: str, schema: type) -> str:
     cells = (
         f"`{prefix}{SHOWN_NAMES.get(entry.name, entry.name)}`",
         f"`{shown}`" if shown else "",
-        _values(entry, schema),
+        _OPEN.get(f"{prefix}{entry.name}", "") or _values(entry, schema),
     )
     return f"| {' | '.join(cells)} | {_escaped(text)} |"
 
@@ -139,6 +162,8 @@ def _range(declared: Mapping[str, Any]) -> str:
 
 
 def _count(number: float) -> str:
+    if number == 2**63 - 1:
+        return "2^63 - 1"
     return f"{number:,}" if isinstance(number, int) and number < 10**12 else f"{number:g}"
 
 
@@ -146,20 +171,25 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _recipes() -> Iterator[str]:
-    """Yields the named recipes with their differences from the defaults."""
-    recipes = {name: compose_config([f"train={name}"]).train for name in group_choices()["train"]}
-    default = type(next(iter(recipes.values())))()
+def _presets(title: str, group: str, presets: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the choices of a group with all options that differ from their defaults in any of them."""
+    default = type(next(iter(presets.values())))()
     changed = [
         entry.name
         for entry in fields(default)
-        if any(getattr(recipe, entry.name) != getattr(default, entry.name) for recipe in recipes.values())
+        if any(getattr(preset, entry.name) != getattr(default, entry.name) for preset in presets.values())
     ]
     yield ""
-    yield f"| recipe | {' | '.join(f'`{name}`' for name in changed)} |"
+    yield f"| {title} | {' | '.join(f'`{name}`' for name in changed)} |"
     yield f"| --- |{' --- |' * len(changed)}"
-    for name, recipe in recipes.items():
-        yield f"| `train={name}` | {' | '.join(str(getattr(recipe, option)) for option in changed)} |"
+    for name, preset in presets.items():
+        yield f"| `{group}={name}` | {' | '.join(_shown(getattr(preset, option)) for option in changed)} |"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ablations.config.option import AUTO, option
 
 REPLICATE = "replicate"  # value of data.seed: each replicate draws its own data
 SELECTION_SHARE = 0.2  # of the training images: held out for selection if data.validation is auto
-_DRAWS = f"; '{REPLICATE}' draws a new one per replicate, shared by all variants"
+_DRAWS = f"With {REPLICATE}, every replicate draws another"
 
 
 @dataclass
@@ -92,7 +92,8 @@ class DigitsConfig(ShiftedConfig):
     noise: int = option(12, "Maximum pixel noise, in grey levels (of 255).", minimum=0, maximum=128)
     seed: int | str = option(
         0,
-        f"Seed of the generated images and of the split of the source digits{_DRAWS}.",
+        f"Seed of the generated images and of the split of the source digits. {_DRAWS} data set (the same for all "
+        "variants).",
         minimum=0,
         maximum=2**32 - 1,
         words=(REPLICATE,),
@@ -108,7 +109,7 @@ class DigitsConfig(ShiftedConfig):
 class StoredConfig(DataConfig):
     """A data set of real images in files."""
 
-    root: str = option("data", "Folder of the data set; a missing data set is downloaded to it.", local=True)
+    root: str = option("data", "Folder of the data set; CIFAR is downloaded to it if missing.", local=True)
     cache: str = option(
         "", "Cache folder for decoded images, created if needed; empty means ~/.cache/ablations.", local=True
     )
@@ -123,8 +124,8 @@ class StoredConfig(DataConfig):
     val_per_class: int = option(0, "Test images per class; 0 means all.", minimum=0, maximum=10_000_000)
     seed: int | str = option(
         0,
-        f"Seed of the random subset of classes and images{_DRAWS}: train_per_class of the official training images "
-        "and val_per_class of the official test images, with the classes of seed 0.",
+        f"Seed of the random subset of classes and images. {_DRAWS} subset of the official training and test images "
+        "(the same for all variants); the classes are those of seed 0.",
         minimum=0,
         maximum=2**32 - 1,
         words=(REPLICATE,),
@@ -147,7 +148,7 @@ class Cifar100Config(StoredConfig, ShiftedConfig):
 
 @dataclass
 class ImageTreeConfig(StoredConfig):
-    """An ImageFolder tree: images in `train/<class>/` and `val/<class>/`."""
+    """An own image folder, or ImageNet: training images in `train/<class>/`, test images in `val/<class>/`."""
 
     name: str = "imagenet_subset"
     classes: Any = option(
@@ -159,9 +160,9 @@ class ImageTreeConfig(StoredConfig):
     )
     val_labels: str = option(
         "",
-        "Labels of validation images that are not in class folders: a file with an image and its class per line, a "
-        "file with one class per line in the order of the image names, or the ImageNet devkit's ground truth (with "
-        "meta.mat in the same folder).",
+        "Labels of test images that are not in class folders: a file with an image and its class per line, a file with "
+        "one class per line in the order of the image names, or the ImageNet devkit's ground truth (with meta.mat in "
+        "the same folder).",
         local=True,
     )
     exif_orientation: bool = option(False, "Apply the EXIF orientation of images (torchvision ignores it).")
@@ -177,7 +178,7 @@ class ImageTreeConfig(StoredConfig):
 
 @dataclass
 class ImagenetteConfig(ImageTreeConfig):
-    """Imagenette (fast.ai): ten easily classified classes of ImageNet."""
+    """Imagenette (fast.ai): ten easily classified classes of ImageNet; not downloaded."""
 
     name: str = "imagenette"
     root: str = option("data/imagenette2-320", "Folder of the data set.", local=True)
@@ -186,7 +187,7 @@ class ImagenetteConfig(ImageTreeConfig):
 
 @dataclass
 class TinyImagenetConfig(ImageTreeConfig):
-    """Tiny ImageNet (CS231n): 200 classes at 64x64 pixels."""
+    """Tiny ImageNet (CS231n): 200 classes at 64x64 pixels; not downloaded."""
 
     name: str = "tiny_imagenet"
     root: str = option("data/tiny-imagenet-200", "Folder of the data set.", local=True)

@@ -18,13 +18,13 @@ class LauncherConfig:
 
 @dataclass
 class LocalConfig(LauncherConfig):
-    """Several worker processes on this machine."""
+    """Trains cells in several worker processes on this machine."""
 
     name: str = "auto"
     workers: int = option(
         0,
-        "Number of worker processes; 0 is the number of cores divided by threads, or fewer if main memory is short; "
-        "on a GPU it is 1, which trains launcher.cells_per_gpu cells in parallel.",
+        "Number of worker processes; 0 is the number of cores divided by threads, or fewer if main memory is short; on "
+        "GPUs it is one per visible GPU, which trains launcher.cells_per_gpu cells in parallel.",
         minimum=0,
         maximum=10_000,
     )
@@ -32,7 +32,7 @@ class LocalConfig(LauncherConfig):
         AUTO,
         "Number of cells that a worker process trains in parallel on a GPU, with the same results as one after the "
         "other. auto measures steps per second of 1, 2, 4, ... cells, as far as memory allows, and takes the smallest "
-        "number close to the maximum; with several workers it is 1. No effect on CPUs.",
+        "number close to the maximum; with more workers than GPUs it is 1. No effect on CPUs.",
         minimum=1,
         maximum=64,
         words=(AUTO,),
@@ -41,14 +41,14 @@ class LocalConfig(LauncherConfig):
 
 @dataclass
 class SerialConfig(LauncherConfig):
-    """This process, which trains the cells one after the other."""
+    """Trains cells sequentially in the main process."""
 
     name: str = "serial"
 
 
 @dataclass
 class RayConfig(LauncherConfig):
-    """Ray (ray.io): several cells in parallel, on this machine or on a cluster."""
+    """Trains cells in parallel with Ray (ray.io), on this machine or on a cluster."""
 
     name: str = "ray"
     address: str = option(

@@ -16,7 +16,7 @@ class MeasureConfig:
     name: str = MISSING
     precision: float = option(
         2.0,
-        "Target half-width of the 95 % confidence intervals of relative step times, in percent (2%): timing stops "
+        "Target half-width of the 95 % confidence intervals of relative step times, in percent (2 or 2%): timing stops "
         "when all variants have reached it. 0 uses all of measure.seconds.",
         minimum=0.0,
         maximum=100.0,
@@ -24,7 +24,7 @@ class MeasureConfig:
     )
     margin: float = option(
         5.0,
-        "Equivalence margin in percent (5%): the smallest relative difference in time that matters.",
+        "Equivalence margin in percent (5 or 5%): the smallest relative difference in time that matters.",
         above=0.0,
         maximum=100.0,
         percent=True,
@@ -47,14 +47,14 @@ class MeasureOnConfig(MeasureConfig):
 
 @dataclass
 class MeasureOffConfig(MeasureConfig):
-    """Measures no costs."""
+    """Skips the measurement."""
 
     name: str = "off"
 
 
 @dataclass
 class MeasureOnlyConfig(MeasureConfig):
-    """Measures the costs of an existing study again, without training."""
+    """Measures the costs of a study with finished cells again, without training."""
 
     name: str = "only"
 

@@ -78,8 +78,8 @@ class SweepConfig:
     )
     margin: int | float | str = option(
         AUTO,
-        "Equivalence margin: smallest difference of interest, in the unit of judge.metric. auto is for accuracies: 2 "
-        "percentage points for digits, 0.2 for other data sets.",
+        "Equivalence margin: smallest difference of interest, in the unit of judge.metric. auto (accuracy metrics "
+        "only): 2 percentage points for digits, 0.2 for other data sets; other metrics require a number.",
         above=0.0,
         maximum=100.0,
         words=(AUTO,),
@@ -106,8 +106,8 @@ class SweepConfig:
     )
     objectives: list[str] = option(
         ["top1"],
-        f"Search: objectives of the TPE sampler. One or more of: {', '.join(OBJECTIVES)}. With a single "
-        "objective, unpromising cells are pruned.",
+        "Search: objectives of the TPE sampler; sweep=search sets three. One or more of: "
+        f"{', '.join(OBJECTIVES)}. With a single objective, unpromising cells are pruned.",
     )
     max_parameters: int = option(0, "Search: maximum number of network parameters; 0 means no limit.", minimum=0)
 
@@ -126,10 +126,10 @@ class TuneConfig:
     )
     space: dict[str, Any] = option(
         {},
-        "Search space of tuning: a range or a list of values for each option of the recipe, for example "
-        "{train.learning_rate: [0.05, 0.8], train.batch_size: [16, 32, 64]}. Ranges whose ends differ by a factor of "
-        "10 or more are sampled on a log scale. Empty means the learning rate from 1/8 to 4 times, and the weight "
-        "decay from 1/10 to 10 times the recipe's value.",
+        "Search space of tuning: values for each option of the recipe, for example {train.learning_rate: [0.05, 0.8], "
+        "train.batch_size: [16, 32, 64]}. Two numbers are the ends of a range; three or more numbers, and words, are "
+        "choices. Ranges whose ends differ by a factor of 10 or more are sampled on a log scale. Empty means the "
+        "learning rate from 1/8 to 4 times, and the weight decay from 1/10 to 10 times the recipe's value.",
     )
     sampler: str = option(
         "qmc",
@@ -244,8 +244,8 @@ class TrainConfig:
     )
     fused: str = option(
         "auto",
-        "Use the fused kernels of sa_core.fused for shuffle attention, in variants that have one; auto uses them "
-        "where supported.",
+        "Use the fused kernels of sa_core.fused for shuffle attention, in variants for which kernels exist; auto uses "
+        "them where supported.",
         choices=("auto", "on", "off"),
     )
 
@@ -267,14 +267,14 @@ class BenchConfig:
     )
     metrics: list[str] = option(
         ["speed", "memory", "complexity", "energy"],
-        "Quantities to measure; energy requires a GPU with an energy counter, and is measured of networks in the last "
-        "of bench.modes, each for at most two seconds.",
+        "Quantities to measure; energy requires a GPU with an energy counter, and is measured for networks only, in "
+        "the last mode listed in bench.modes, for 0.5 to 2 seconds each.",
         choices=("speed", "memory", "complexity", "energy"),
     )
     compile: list[str] = option(
         ["eager", "captured"],
-        "Execution: eager, captured (as CUDA graphs, without the time that launches from Python take; omitted on a "
-        "CPU), or compiled with torch.compile.",
+        "Execution: eager, captured (as CUDA graphs, without Python launch overhead; omitted on a CPU), or compiled "
+        "with torch.compile.",
         choices=("eager", "captured", "compiled"),
     )
     precision: list[str] = option(
@@ -285,14 +285,15 @@ class BenchConfig:
     layout: list[str] = option(["contiguous"], "Memory format.", choices=("contiguous", "channels_last"))
     crossed: bool = option(
         False,
-        "Measure all combinations of bench.compile, bench.precision and bench.layout instead of varying one at a "
-        "time from the first entries.",
+        "Measure all combinations of bench.compile, bench.precision and bench.layout instead of varying one option at "
+        "a time, with the others at their first value.",
     )
     compile_networks: bool = option(False, "Also compile whole networks, which takes minutes per network on a CPU.")
     also: list[str] = option(
         ["tests.sa_core.official:OfficialShuffleAttention"],
         "Additional attention modules, as package.module:Class; the class is called with the number of channels (and "
-        "groups, if it has this parameter).",
+        "groups, if it has this parameter). The default, the official implementation, is part of a checkout; elsewhere "
+        "it is skipped with a message.",
     )
     resolution: int = option(
         0,
@@ -359,7 +360,9 @@ class TrackingConfig:
     enabled: bool = option(True, "Log the study to MLflow.")
     uri: str = option("", "MLflow tracking URI; empty means MLFLOW_TRACKING_URI, or else a SQLite file in results_dir.")
     experiment: str = option("", "MLflow experiment; empty means MLFLOW_EXPERIMENT_NAME, or else the study name.")
-    models: bool = option(True, "Log the networks whose weights are kept as MLflow models, a copy of the weights each.")
+    models: bool = option(
+        True, "Log the networks whose weights are kept as MLflow models (stores a second copy of the weights)."
+    )
     register: str = option(
         "", "Registered model in MLflow; each kept network becomes a version of it, with its variant's name as alias."
     )
@@ -384,8 +387,8 @@ class Config:
     tracking: TrackingConfig = group(TrackingConfig)
     replicates: int | str = option(
         8,
-        "Number of replicates (training runs with different seeds) of each variant, in a search of each confirmed "
-        "variant. auto adds replicates of undecided variants at interim analyses.",
+        "Number of replicates (training runs with different seeds) of each variant (in a search: of each confirmed "
+        "variant). auto adds replicates of undecided variants at interim analyses.",
         minimum=1,
         maximum=10_000,
         words=(AUTO,),
@@ -437,8 +440,8 @@ class Config:
     )
     threads: int | str = option(
         AUTO,
-        "CPU threads per cell (results can differ in the last digits between numbers of threads). auto is the value "
-        f"of the stored study, or for a new study 1 for images of up to {SMALL_SIDE} pixels and all cores otherwise.",
+        "CPU threads per cell (results can differ in the last digits between numbers of threads). auto uses the stored "
+        f"study's value; for a new study, 1 for images of up to {SMALL_SIDE} pixels and all cores otherwise.",
         minimum=1,
         maximum=1024,
         words=(AUTO,),

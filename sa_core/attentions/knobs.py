@@ -192,9 +192,7 @@ class ShuffleAttentionKnobs(GroupedKnobs):
         "(affine_channel), a 1x1 convolution within each group (conv1x1), or none.",
         choices=TRANSFORMS,
     )
-    norm: str = knob(
-        "instance", "Norm of the spatial branch; instance is that of the official code.", known=_NAMED_NORMS
-    )
+    norm: str = knob("instance", "Norm of the spatial branch; the official code has instance.", known=_NAMED_NORMS)
     norm_affine: bool = knob(True, "Learnable weight and bias of the spatial branch's norm.")
     pooling: str = knob("avg", "Global pooling of the channel branch; avg_max averages avg and max.", choices=POOLINGS)
     gate: str = knob("sigmoid", "Gate function; tanh1 is 1 + tanh(x), none multiplies by F_c directly.", choices=GATES)
