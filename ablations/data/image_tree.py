@@ -100,7 +100,8 @@ class ImageTreeSource:
             inside = sorted(path.name for path in self._root.iterdir() if not path.name.startswith("."))
             listed = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
             reason = (
-                f"must be an ImageFolder tree with train/<class>/ and val/<class>/; it contains {listed or 'nothing'}"
+                "must be an ImageFolder tree with train/<class>/ and val/<class>/ (or validation, test); "
+                f"it contains {listed or 'nothing'}"
             )
             if any(name.lower().endswith(_ARCHIVES) for name in inside):
                 reason += f"; {_UNPACK}"

@@ -1,6 +1,6 @@
 """From contrasts to verdicts: a variant helps, hurts, is equivalent within a margin, or is undecided.
 
-    unstable     runs of the variant or its baseline fail or scatter far more than others: no mean describes them
+    unstable     runs of the variant or its baseline scatter far more than others: no mean describes them
     equivalent   the difference is within the margin (TOST), even if significantly not 0
     helps, hurts the difference is significant after correction for the family
     undecided    neither: the study is too small for the true difference
