@@ -59,22 +59,65 @@ class Source {
   T copy[kLanes];
 };
 
-// How the rows of an output map are written: through the cache, by streaming stores of each step, or by streaming
-// stores of whole rows from a buffer. Those of each step overlap the computation, but need rows of whole cache lines.
+// Writes consecutive rows by streaming stores of whole cache lines: the end of a row that does not fill a line is kept
+// and written with the next row.
+template <class T>
+class LineStream {
+ public:
+  explicit LineStream(int64_t positions)
+      : bytes(positions * int64_t(sizeof(T))), buffer(size_t(bytes + 2 * kLine + kLanes * int64_t(sizeof(T)))) {
+    lines = buffer.data() + (kLine - reinterpret_cast<intptr_t>(buffer.data()) % kLine) % kLine;
+  }
+  LineStream(const LineStream&) = delete;
+  ~LineStream() { memcpy(to + begin, lines + begin, end - begin); }
+
+  // The place for the values of the row at an address; `finish_row` follows when they are there.
+  T* start_row(T* row) {
+    const int64_t offset = reinterpret_cast<intptr_t>(row) % kLine;
+    if (reinterpret_cast<char*>(row) != to + end) {
+      memcpy(to + begin, lines + begin, end - begin);
+      to = reinterpret_cast<char*>(row) - offset;
+      begin = end = offset;
+    }
+    return reinterpret_cast<T*>(lines + end);
+  }
+
+  void finish_row() {
+    end += bytes;
+    const int64_t whole = end / kLine * kLine;
+    if (whole == 0) return;
+    memcpy(to + begin, lines + begin, (kLine - begin) % kLine);  // the part of a line that other rows began
+    for (int64_t i = begin ? kLine : 0; i < whole; i += kLine) stream<kLine>(to + i, lines + i);
+    memcpy(lines, lines + whole, end - whole);
+    to += whole;
+    begin = 0;
+    end -= whole;
+  }
+
+ private:
+  const int64_t bytes;         // of a row
+  std::vector<char> buffer;
+  char* lines;                 // the buffer from its first full line on: a copy of the memory at `to`
+  char* to = nullptr;          // a multiple of kLine
+  int64_t begin = 0, end = 0;  // the bytes of `lines` that are yet to be written
+};
+
+// How the rows of an output map are written: through the cache, by streaming stores of each step, or by those of
+// each row from a buffer. Those of each step overlap the computation, but need rows of whole cache lines.
 enum class Stores { kCached, kStreamedSteps, kStreamedRows };
 
 // An output row. A row that is streamed as a whole, or is shorter than a step, is written to a buffer first.
 template <class T>
 class Target {
  public:
-  Target(void* map, int64_t row, int64_t positions, Stores stores, T* buffer)
-      : to(static_cast<T*>(map) + row * positions), positions(positions), stores(stores) {
-    written = stores == Stores::kStreamedRows || positions < kLanes ? buffer : to;
+  Target(void* map, int64_t row, int64_t positions, Stores stores, LineStream<T>& lines, T* buffer)
+      : to(static_cast<T*>(map) + row * positions), positions(positions), stores(stores), lines(lines) {
+    written = stores == Stores::kStreamedRows ? lines.start_row(to) : positions < kLanes ? buffer : to;
   }
   Target(const Target&) = delete;
   ~Target() {
     if (stores == Stores::kStreamedRows)
-      stream(to, written, positions * int64_t(sizeof(T)));
+      lines.finish_row();
     else if (written != to)
       memcpy(to, written, positions * sizeof(T));
   }
@@ -93,6 +136,7 @@ class Target {
   T *to, *written;
   const int64_t positions;
   const Stores stores;
+  LineStream<T>& lines;
 };
 
 // Without a batch norm, u = x.
@@ -189,7 +233,8 @@ class RowMaps {
     int count;
     int64_t inner[kLanes];  // the rows of x before the shuffle
     const T* next[kLanes];  // later rows of x, to prefetch
-    T* buffer;              // buffer for one output row
+    T* buffer;              // buffer for a row shorter than a step
+    LineStream<T>* lines;   // rows that are streamed
     float* parts;           // buffer for the gradients of rows before the terms with sums are added
   };
 
@@ -213,10 +258,12 @@ class RowMaps {
     for (int64_t worker = 0; worker < p.threads; ++worker) {
       const int64_t end = std::min(rows, (worker + 1) * share);
       int64_t row = worker * share, image = row / p.channels, place = row % p.channels;
-      std::vector<T> buffer(size_t(stores == Stores::kStreamedRows || p.positions < kLanes ? p.positions + kLanes : 0));
+      T buffer[kLanes];
+      LineStream<T> lines(stores == Stores::kStreamedRows ? p.positions : 0);
       std::vector<float> parts(size_t(p.grad_out ? together * width : 0));
       Run run;
-      run.buffer = buffer.data();
+      run.buffer = buffer;
+      run.lines = &lines;
       run.parts = parts.data();
       for (; row < end; row += run.count) {
         run.row = row;
@@ -240,7 +287,7 @@ class RowMaps {
   static bool starts_line(const void* map) { return reinterpret_cast<intptr_t>(map) % kLine == 0; }
 
   Target<T> target(const Run& run, void* map, int64_t row) const {
-    return Target<T>(map, row, p.positions, stores, run.buffer);
+    return Target<T>(map, row, p.positions, stores, *run.lines, run.buffer);
   }
 
   Lanes first_of(const Run& run) const {

@@ -107,6 +107,8 @@ def test_errors_do_not_accumulate_in_long_rows(layout: str, dtype: torch.dtype) 
         ((1, 48, 299, 301), torch.float32),
         ((1, 96, 299, 301), torch.float16),
         ((6000, 48, 3, 5), torch.float32),
+        ((45000, 48, 1, 2), torch.float32),  # rows shorter than a step
+        ((180000, 48, 1, 1), torch.bfloat16),
         ((9, 64, 90, 91), torch.float32),
         ((17, 64, 90, 91), torch.bfloat16),
         ((17, 64, 64, 64), torch.float32),  # rows of whole cache lines
