@@ -32,9 +32,14 @@ _OPEN = {
     "attention.norm": ", ".join(f"`{norm}`" for norm in NORMS),
     "attention.stages": "`all`, `first`, `last`, or numbers such as `2+3`",
     "bench.also": "list of `MODULE:CLASS`",
-    "data.classes": "integer from 0, list of folder names, or file",
+    "data.classes": "integer >= 0, list of folder names, or file",
     "figures": "`all` or list of names",
     "recipes": "list of names",
+}
+# Texts above the tables of groups.
+_ABOUT = {
+    "sweep": "`sweep=NAME` sets these options; the defaults apply to those that its file does not set.",
+    "bench": "The defaults are those of `bench=standard`.",
 }
 _HEAD = "| option | default | values | meaning |\n| --- | --- | --- | --- |"
 
@@ -53,10 +58,11 @@ def _lines() -> Iterator[str]:
     yield "A group is chosen by its name, such as `data=cifar10`; options are set as `option=value`, in"
     yield "[Hydra's override grammar](https://hydra.cc/docs/advanced/override_grammar/basic/)."
     yield ""
-    yield "| group | choices |\n| --- | --- |"
+    yield "| group | default | choices |\n| --- | --- | --- |"
+    defaults = default_choices()
     for group, choices in group_choices().items():
         named = [*choices, "timm/<name>"] if group == "model" else choices
-        yield f"| `{group}=` | {', '.join(f'`{choice}`' for choice in named)} |"
+        yield f"| `{group}=` | `{defaults[group]}` | {', '.join(f'`{choice}`' for choice in named)} |"
     hints = get_type_hints(Config)
     yield from _section("Study", [entry for entry in fields(Config) if not is_dataclass(hints[entry.name])], "", Config)
     for group in fields(Config):
@@ -74,14 +80,17 @@ def _lines() -> Iterator[str]:
             yield ""
             yield from (f"`measure={name}`: {_first_line(schema)}  " for name, schema in MEASURE.items())
         else:
-            yield from _section(group.name, list(fields(schema)), f"{group.name}.", schema)
+            preset = getattr(compose_config([]), group.name) if group.name == "bench" else None
+            yield from _section(
+                group.name, list(fields(schema)), f"{group.name}.", schema, _ABOUT.get(group.name, ""), preset
+            )
         if group.name == "train":
             recipes = {name: compose_config([f"train={name}"]).train for name in group_choices()["train"]}
             yield from _presets("recipe", "train", recipes)
         elif group.name == "bench":
             presets = {name: compose_config([f"bench={name}"]).bench for name in group_choices()["bench"]}
             yield ""
-            yield f"`bench={default_choices()['bench']}` is the default; the choices set:"
+            yield "The choices of `bench=` set:"
             yield from _presets("choice", "bench", presets)
 
 
@@ -115,8 +124,12 @@ def _first_line(schema: type) -> str:
     return "" if text.startswith(f"{schema.__name__}(") else text  # the default docstring of dataclasses
 
 
-def _section(title: str, entries: list[Field[Any]], prefix: str, schema: type, about: str = "") -> Iterator[str]:
-    rows = [_row(entry, prefix, schema) for entry in entries if entry.metadata.get("help") and entry.name != "name"]
+def _section(
+    title: str, entries: list[Field[Any]], prefix: str, schema: type, about: str = "", preset: object = None
+) -> Iterator[str]:
+    """Yields a table of options; defaults are those of `preset`, or else of the declarations."""
+    shown = [entry for entry in entries if entry.metadata.get("help") and entry.name != "name"]
+    rows = [_row(entry, prefix, schema, preset) for entry in shown]
     if rows or about:
         yield f"\n## {title}\n"
         if about:
@@ -127,8 +140,11 @@ def _section(title: str, entries: list[Field[Any]], prefix: str, schema: type, a
         yield from rows
 
 
-def _row(entry: Field[Any], prefix: str, schema: type) -> str:
-    default = entry.default_factory() if entry.default is MISSING else entry.default
+def _row(entry: Field[Any], prefix: str, schema: type, preset: object = None) -> str:
+    if preset is not None:
+        default = getattr(preset, entry.name)
+    else:
+        default = entry.default_factory() if entry.default is MISSING else entry.default
     shown = default if isinstance(default, str) else json.dumps(default)
     verbs = entry.metadata.get("verbs")
     text = entry.metadata["help"] + (f" (Commands: {', '.join(f'`{verb}`' for verb in verbs)}.)" if verbs else "")
@@ -150,15 +166,16 @@ def _values(entry: Field[Any], schema: type) -> str:
     if "bool" in hint:
         return "`true`, `false`"
     kind = "integer" if "int" in hint and "float" not in hint else "number" if "float" in hint else ""
-    return " or ".join(part for part in (f"{kind}{_range(declared)}", *words) if part)
+    return ", or ".join(part for part in (f"{kind}{_range(declared)}", *words) if part)
 
 
 def _range(declared: Mapping[str, Any]) -> str:
     low, above, high = declared.get("minimum"), declared.get("above"), declared.get("maximum")
     if low is not None and high is not None:
         return f" from {low:g} to {_count(high)}"
-    lower = f" from {low:g}" if low is not None else f" above {above:g}" if above is not None else ""
-    return lower + (f" to {_count(high)}" if high is not None else "")
+    lower = f">= {low:g}" if low is not None else f"> {above:g}" if above is not None else ""
+    bounds = [bound for bound in (lower, f"<= {_count(high)}" if high is not None else "") if bound]
+    return f" {' and '.join(bounds)}" if bounds else ""
 
 
 def _count(number: float) -> str:

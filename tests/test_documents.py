@@ -129,7 +129,8 @@ def test_every_documented_command_is_valid(document: str, command: str, tmp_path
     if line.config_dir:  # the file is in the document
         files = [block for block in blocks(ROOT / document, "yaml") if "question:" in block]
         (tmp_path / "sweep").mkdir()
-        (tmp_path / "sweep" / "wide.yaml").write_text(files[0])
+        sweep = next(word.partition("=")[2] for word in line.overrides if word.startswith("sweep="))
+        (tmp_path / "sweep" / f"{sweep}.yaml").write_text(files[0])
         folder = str(tmp_path)
     if line.multirun:
         assert len(compose_jobs(line.overrides, folder)) > 1

@@ -30,7 +30,7 @@ class AttentionConfig:
 class PlacedAttentionConfig(AttentionConfig):
     """An attention module with an insertion point: any but `none`."""
 
-    stages: str = option("all", "Stages with attention: all, first, last, or stage numbers such as 2+3.")
+    stages: str = option("all", "Stages with attention: all, first, last, or stage numbers (from 1) such as 2+3.")
     position: str = option(
         "residual",
         "Insertion point in a residual block: after the last norm of the residual branch (residual), before its first "

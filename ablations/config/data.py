@@ -148,7 +148,7 @@ class Cifar100Config(StoredConfig, ShiftedConfig):
 
 @dataclass
 class ImageTreeConfig(StoredConfig):
-    """An own image folder, or ImageNet: training images in `train/<class>/`, test images in `val/<class>/`."""
+    """Your own image folder, or ImageNet: training images in `train/<class>/`, test images in `val/<class>/`."""
 
     name: str = "imagenet_subset"
     classes: Any = option(

@@ -70,7 +70,11 @@ class SweepConfig:
         "sweep.factors={attention: {groups: [2, 4], shuffle: [true, false]}} replaces all, and with + before it adds "
         "several.",
     )
-    variants: dict[str, Any] = option({}, "Additional named variants, each with its settings.")
+    variants: dict[str, Any] = option(
+        {},
+        "Additional named variants, each with its settings, as in {none: {attention: none}, max: {attention.pooling: "
+        "max}}. sweep.variants.max={attention.pooling: max} adds one.",
+    )
     baseline: str = option(
         "",
         "Baseline of the contrasts: the name of a variant, or a level such as shuffle=on, which is compared with "
@@ -127,9 +131,10 @@ class TuneConfig:
     space: dict[str, Any] = option(
         {},
         "Search space of tuning: values for each option of the recipe, for example {train.learning_rate: [0.05, 0.8], "
-        "train.batch_size: [16, 32, 64]}. Two numbers are the ends of a range; three or more numbers, and words, are "
-        "choices. Ranges whose ends differ by a factor of 10 or more are sampled on a log scale. Empty means the "
-        "learning rate from 1/8 to 4 times, and the weight decay from 1/10 to 10 times the recipe's value.",
+        "train.batch_size: [16, 32, 64]}. A list of two numbers is a range; a list of three or more numbers, or of "
+        "strings, is a set of choices. Ranges whose ends differ by a factor of 10 or more are sampled on a log scale. "
+        "Empty means the learning rate from 1/8 to 4 times, and the weight decay from 1/10 to 10 times the recipe's "
+        "value.",
     )
     sampler: str = option(
         "qmc",
@@ -262,7 +267,8 @@ class BenchConfig:
     )
     modes: list[str] = option(
         ["forward", "backward", "step"],
-        "Passes to time: forward, forward and backward (modules only), training step (networks only).",
+        "Passes to time: forward, backward (forward and backward pass; modules only), step (training step; networks "
+        "only).",
         choices=("forward", "backward", "step"),
     )
     metrics: list[str] = option(
