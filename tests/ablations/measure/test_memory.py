@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ablations.common.sizes import MIB
 from ablations.measure.memory import buffer_count, mode, parameter_count, peak_memory, saved_bytes
 from sa_core import ATTENTION, ShuffleAttention, create_model
+from tests.torch_versions import GROUP_NORM_COPIES_VIEWS
 
 CPU = torch.device("cpu")
 
@@ -82,6 +83,7 @@ def test_shuffle_attention_saves_twice_its_map(batch: int, side: int, groups: in
         2 * pooled,  # mean and deviation of the norm, a pair for each channel of the half and image
         half,  # the normalised half, which sweight multiplies
         half,  # the spatial gate, like the channel gate
+        half * GROUP_NORM_COPIES_VIEWS,  # the input of the norm
         # Additions, mean, concatenation and shuffle need no values; the weights are parameters.
     ]
     x = torch.ones(batch, channels, side, side, device=device, requires_grad=True)
