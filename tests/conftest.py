@@ -7,13 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 import torch
 from hypothesis import settings
 
-from tests import processors
+from tests import processors, undrawn
 from tests.optional import pytest_pycollect_makemodule as pytest_pycollect_makemodule
 from tests.servers import Cluster, MlflowServer, mlflow_server, postgres
 
@@ -59,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("EXPERIMENT_NAME", "REGISTRY_URI"):
         os.environ.pop(f"MLFLOW_{name}", None)
     processors.put_on_path(ROOT)  # for processes that tests start in any folder
+    processors.put_on_path(undrawn.FOLDER)
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # not for the workers themselves
+        os.environ[undrawn.VARIABLE] = "1"
     if processor := config.getoption("as_processor"):
         processors.imitate(processor)
 
@@ -97,13 +99,14 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes a few black pixels instead of drawing figures, for tests that do not check figures."""
     from matplotlib.figure import Figure
-    from PIL import Image
 
-    def save(_: Figure, file: Path | BinaryIO, format: str | None = None, **options: object) -> None:
-        del options
-        Image.new("RGB", (8, 8)).save(file, format)
+    monkeypatch.setattr(Figure, "savefig", undrawn.save_pixels)
 
-    monkeypatch.setattr(Figure, "savefig", save)
+
+@pytest.fixture
+def _drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets processes that the test starts draw figures; by default they do not."""
+    monkeypatch.delenv(undrawn.VARIABLE)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from tests.builders.trees import make_tree
 from tests.conftest import ROOT, TINY
 from tests.wording import refusal
 
+pytestmark = pytest.mark.usefixtures("_drawn")
 STUDY = "groups-digits-resnet8"
 SMALL = (*TINY, "train.epochs=1", "replicates=1", "device=cpu", "weights=off", "tracking.enabled=false")
 

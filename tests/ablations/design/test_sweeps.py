@@ -15,6 +15,7 @@ from ablations.design import make_design
 from ablations.run import run
 from tests.conftest import MEASURED, TINY, Command
 
+pytestmark = pytest.mark.usefixtures("_undrawn")
 SWEEPS = sweep_questions()
 SMALL = [*TINY[1:], "train.epochs=1", "replicates=1"]
 # With 24 training images, a share of 0.2 would leave classes without validation images.
