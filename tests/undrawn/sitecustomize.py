@@ -9,13 +9,16 @@ from types import ModuleType
 
 
 class _Finder(MetaPathFinder):
+    is_asked = False
+
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        if name != "matplotlib.figure":
+        if name != "matplotlib.figure" or self.is_asked:
             return None
-        sys.meta_path.remove(self)
+        self.is_asked = True  # the other finders are asked next
         spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.loader is not None
+        self.is_asked = False
+        if spec is None or spec.loader is None:
+            return None
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
