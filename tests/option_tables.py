@@ -36,6 +36,8 @@ _OPEN = {
     "figures": "`all` or list of names",
     "recipes": "list of names",
 }
+# Default choices of single commands.
+_COMMAND_DEFAULTS = {"sweep": "; for `bench`: `rivals`"}
 # Texts above the tables of groups.
 _ABOUT = {
     "sweep": "`sweep=NAME` sets these options; the defaults apply to those that its file does not set.",
@@ -62,7 +64,8 @@ def _lines() -> Iterator[str]:
     defaults = default_choices()
     for group, choices in group_choices().items():
         named = [*choices, "timm/<name>"] if group == "model" else choices
-        yield f"| `{group}=` | `{defaults[group]}` | {', '.join(f'`{choice}`' for choice in named)} |"
+        default = f"`{defaults[group]}`{_COMMAND_DEFAULTS.get(group, '')}"
+        yield f"| `{group}=` | {default} | {', '.join(f'`{choice}`' for choice in named)} |"
     hints = get_type_hints(Config)
     yield from _section("Study", [entry for entry in fields(Config) if not is_dataclass(hints[entry.name])], "", Config)
     for group in fields(Config):
