@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -78,6 +79,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _compiles(item: pytest.Item) -> bool:
     marker = item.get_closest_marker("cuda")
     return marker is not None and bool(marker.kwargs.get("compiles"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cheap_collections() -> None:
+    """Exempts what is there from garbage collections: measuring collects often, and would scan all imported modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import shutil
 import signal
@@ -44,11 +43,9 @@ def quick() -> Iterator[None]:
     """Reduces the time of the tests from minutes to seconds."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # on small feature maps and a busy machine, threads mostly wait for each other
-    gc.freeze()  # imported objects, which each collection would scan without effect
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # for child processes
         yield
-    gc.unfreeze()
     torch.set_num_threads(before)
 
 

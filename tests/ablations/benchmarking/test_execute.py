@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -41,9 +40,7 @@ def quick() -> Iterator[None]:
     """Reduces the time of the tests from minutes to seconds."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # on small feature maps and a busy machine, threads mostly wait for each other
-    gc.freeze()  # imported objects, which each collection would scan without effect
     yield
-    gc.unfreeze()
     torch.set_num_threads(before)
 
 
