@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 
 from ablations.reporting.figures import FIGURES
 from ablations.training.weights import KeptNetwork
+from tests import undrawn
 from tests.conftest import DIVERGING, MEASURED, TINY, Command
 from tests.wording import refusal, worded
 
@@ -76,7 +77,9 @@ def check_every_cell_is_stored_once(folder: Path) -> None:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[Path, str]:
     """The results folder of a complete run, and its output."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = command("run", "sweep=groups", *TINY, *MEASURED, f"results_dir={folder}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(undrawn.VARIABLE)
+        done = command("run", "sweep=groups", *TINY, *MEASURED, f"results_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return folder, done.stdout
@@ -97,6 +100,7 @@ def test_a_run_ends_in_a_table_figures_a_report_and_the_dashboard_command(undist
     check_every_cell_is_stored_once(folder)
 
 
+@pytest.mark.usefixtures("_drawn")
 def test_a_second_run_trains_nothing_and_prints_the_same_table(undisturbed: tuple[Path, str], command: Command) -> None:
     folder, printed = undisturbed
     done = command("run", "sweep=groups", *TINY, f"results_dir={folder}")
@@ -107,6 +111,7 @@ def test_a_second_run_trains_nothing_and_prints_the_same_table(undisturbed: tupl
     check_every_cell_is_stored_once(folder)
 
 
+@pytest.mark.usefixtures("_drawn")
 def test_analyze_reproduces_the_report_from_stored_results(undisturbed: tuple[Path, str], command: Command) -> None:
     folder, printed = undisturbed
     before = {
