@@ -1,22 +1,16 @@
 """Replaces `Figure.savefig` as soon as matplotlib is imported; Python imports it at startup, see `tests.undrawn`."""
 
-import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 
 class _Finder(MetaPathFinder):
-    is_asked = False
-
-    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        if name != "matplotlib.figure" or self.is_asked:
-            return None
-        self.is_asked = True  # the other finders are asked next
-        spec = importlib.util.find_spec(name)
-        self.is_asked = False
+    def find_spec(self, name: str, path: Sequence[str] | None, *_: object) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name == "matplotlib.figure" else None
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module

@@ -69,13 +69,13 @@ class LineStream {
     lines = buffer.data() + (kLine - reinterpret_cast<intptr_t>(buffer.data()) % kLine) % kLine;
   }
   LineStream(const LineStream&) = delete;
-  ~LineStream() { memcpy(to + begin, lines + begin, end - begin); }
+  ~LineStream() { flush(); }
 
   // The place for the values of the row at an address; `finish_row` follows when they are there.
   T* start_row(T* row) {
     const int64_t offset = reinterpret_cast<intptr_t>(row) % kLine;
     if (reinterpret_cast<char*>(row) != to + end) {
-      memcpy(to + begin, lines + begin, end - begin);
+      flush();
       to = reinterpret_cast<char*>(row) - offset;
       begin = end = offset;
     }
@@ -95,6 +95,8 @@ class LineStream {
   }
 
  private:
+  void flush() const { memcpy(to + begin, lines + begin, end - begin); }
+
   const int64_t bytes;         // of a row
   std::vector<char> buffer;
   char* lines;                 // the buffer from its first full line on: a copy of the memory at `to`
