@@ -17,6 +17,7 @@ from ablations.storage.cell_states import CellState, StoredCell
 
 # States of cells that are listed even beyond the design's number of replicates.
 _COUNTED = (CellState.DIVERGED, CellState.FAILED, CellState.UNREADABLE)
+_REUSED = ["variant", "replicate", "origin", "finished"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Results:
         unfinished: a row per unfinished cell: `variant`, `replicate`, `state` (`missing` if nothing is stored,
             otherwise the value of a `CellState`), `reason`. Finished cells with an incomplete outcome are `unreadable`.
         environments: the distinct machines and versions that trained the cells.
+        reused: a row per finished cell that another study trained: `variant`, `replicate`, `origin` (that study),
+            `finished` (Unix time at which its training ended).
     """
 
     cells: pd.DataFrame
     curves: pd.DataFrame
     unfinished: pd.DataFrame
     environments: list[dict[str, str]]
+    reused: pd.DataFrame
 
     @property
     def pending(self) -> pd.DataFrame:
@@ -117,6 +121,7 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
         curves=epochs_frame.astype(dict.fromkeys(EPOCH_METRICS, float)),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
+        reused=pd.DataFrame((row for row in rows if "origin" in row), columns=_REUSED),
     )
 
 
@@ -126,6 +131,8 @@ def _read(
     """Returns the row of `cells`, the rows of `curves` and the environment of a finished cell's outcome."""
     result = outcome["result"]
     row = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
+    if "origin" in outcome:
+        row |= {"origin": outcome["origin"], "finished": result["epochs"][-1]["finished"]}
     values: dict[str, object] = {key: None if (value := result.get(key)) is None else float(value) for key in metrics}
     epochs = [
         (epoch["epoch"] + 1, epoch.get("test_images", 0), *(epoch[key] for key in EPOCH_METRICS))  # None: not tested

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,10 +77,19 @@ class StudyAnalysis:
             return []
         return self.declared.deviations(Declaration.of(self.design, self.interims.sizes if self.interims else ()))
 
+    @cached_property
+    def known_before(self) -> int:
+        """The number of reused cells whose results were known when the study was declared."""
+        if self.declared is None:
+            return 0
+        declared = datetime.fromisoformat(self.declared.first.time).timestamp()
+        return int((self.results.reused["finished"] < declared).sum())
+
     @property
     def is_exploratory(self) -> bool:
-        """Whether verdicts are about something else than was declared before the first cell."""
-        return self.declared is None or any(change.is_exploratory for change in self.deviations)
+        """Whether verdicts are about something else than was declared before results were known."""
+        changed = any(change.is_exploratory for change in self.deviations)
+        return self.declared is None or changed or self.known_before > 0
 
     @cached_property
     def contrasts(self) -> list[Contrast]:

@@ -412,6 +412,13 @@ class Config:
     seed: int = option(
         0, "Base seed, from which the seeds of all replicates are derived.", minimum=0, maximum=2**63 - 1
     )
+    reuse: list[str] = option(
+        [],
+        "Studies of the same database with the same protocol: cells that they have trained with the same network and "
+        "seed are copied, with their origin, instead of being trained again. Name only studies trained by code that "
+        "gives the same results.",
+        verbs=("plan", "run"),
+    )
     weights: str = option(
         "first",
         "Trained weights to save in results_dir/<study>/weights: those of the first replicate of each variant "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +15,7 @@ from ablations.execution.costs import CostMeasurer
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.recorder import Recorder
+from ablations.execution.reuse import TrainedCell
 from ablations.execution.schedules.base import Measure, Schedule
 from ablations.training.events import DIVERGED, ERROR, LOST, OUT_OF_MEMORY, Epoch, Failed, Finished, Progress, Step
 from ablations.training.job import Job
@@ -36,6 +37,7 @@ class Driver:
 
     Args:
         costs: measures the costs of variants; None to measure none.
+        reusable: cells of other studies by key, whose results are used instead of training them again.
         seconds: time limit of a cell; 0 for no limit.
         retries: how often a cell is restarted after its worker was lost.
 
@@ -51,10 +53,12 @@ class Driver:
         recorder: Recorder,
         costs: CostMeasurer | None = None,
         *,
+        reusable: Mapping[str, TrainedCell] | None = None,
         seconds: float = 0.0,
         retries: int = 2,
     ) -> None:
         self._schedule, self._launcher, self._recorder, self._costs = schedule, launcher, recorder, costs
+        self._reusable = reusable or {}
         self._seconds, self._retries = seconds, retries
         self._attempts: dict[str, _Attempt] = {}
         self._to_restart: deque[Job] = deque()
@@ -117,10 +121,17 @@ class Driver:
                 if reason := self._costs.reason_against(cell.variant) if self._costs else "":
                     self._fail(cell, Failed(ERROR, f"An objective is unknown: {reason}"), keeps_checkpoint=False)
                     continue
-                self._start(self._job(cell))
+                if trained := self._reusable.get(cell.key):
+                    self._recorder.reuse(cell, trained, self._objectives_of(cell))
+                else:
+                    self._start(self._job(cell))
             elif cell is _NO_MORE:
                 break
         return bool(self._attempts)
+
+    def _objectives_of(self, cell: Cell) -> dict[str, float]:
+        """Returns the costs among the study's objectives, which are part of a cell's result."""
+        return self._costs.objectives_of(cell.variant) if self._costs else {}
 
     def _job(self, cell: Cell) -> Job:
         launcher, recorder = self._launcher, self._recorder
@@ -152,8 +163,7 @@ class Driver:
                     self._recorder.prune(attempt.job, attempt.epochs, reason)
                     self._end(cell)
             case Finished():
-                costs = self._costs.objectives_of(cell.variant) if self._costs else {}
-                self._recorder.finish(attempt.job, replace(event, result=event.result | costs))
+                self._recorder.finish(attempt.job, replace(event, result=event.result | self._objectives_of(cell)))
                 self._end(cell)
             case Failed():
                 self._on_failure(attempt, event)

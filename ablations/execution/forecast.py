@@ -30,6 +30,7 @@ from ablations.execution.estimate import (
     wanted,
 )
 from ablations.execution.launchers import make_launcher
+from ablations.execution.reuse import reusable_cells, reuse_sentences
 from ablations.execution.runner import StudyRunner, checked_design
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook
@@ -78,6 +79,8 @@ class StudyForecast:
             launcher.warm_up()
             schedule = make_schedule(config, design, store, launcher.count_parameters, degenerate.refusal_of)
             outlook, interims = schedule.outlook(), schedule.interims
+            reusable = reusable_cells(config, design, launcher, store)
+            copied, outlook = reuse_sentences(outlook, reusable), outlook.without(reusable)
             stored = store.cells() if store is not None else []
             results = collect(outlook.confirmed or outlook.design, stored)
             costed = costed_cells(outlook.design, stored)
@@ -88,6 +91,7 @@ class StudyForecast:
         sentences = [
             f"All {len(outlook.design.variants)} variants are valid; {outlook.to_train} of {outlook.total} cells "
             f"remain to be trained on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
+            *copied,
             *([outlook.phases] if outlook.phases else []),
             estimate.sentence,
             *([_looks_sentence(planned, interims)] if interims else []),

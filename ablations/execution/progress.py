@@ -93,6 +93,11 @@ class Display:
         """Counts a finished cell and prints its top-1 and training time."""
         self.end_cell(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s")
 
+    def reuse_cell(self, name: str, top1: float, study: str) -> None:
+        """Counts a cell that another study has trained and prints its top-1."""
+        self._trained -= 1  # the time left depends on the cells that are trained
+        self.end_cell(name, f"top-1 {METRICS['top1'].format(top1)} %  from {study}")
+
     def end_cell(self, name: str, what: str) -> None:
         """Counts a cell that has ended and prints its outcome."""
         self._done, self._trained = self._done + 1, self._trained + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from ablations.common.wording import last_line
 from ablations.design import Cell
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
+from ablations.execution.reuse import TrainedCell
 from ablations.storage.errors import StorageError
 from ablations.storage.files import CellFiles, Checkpoints, PredictionFiles, Weights
 from ablations.storage.study import StudyStore
@@ -100,6 +101,25 @@ class Recorder:
         result = finished.result
         self._store_outcome(job, {"result": result, "images": finished.images, "environment": finished.environment})
         self.display.finish_cell(job.cell.name, result["top1"], result["seconds"])
+
+    def reuse(self, cell: Cell, trained: TrainedCell, costs: Mapping[str, float]) -> None:
+        """Records the result of an equal cell of another study, with its origin, and copies that cell's files.
+
+        `costs` are the costs of the cell's variant among the objectives of this study.
+        """
+        outcome = {**trained.outcome, "result": trained.outcome["result"] | costs, "origin": trained.study}
+        for stored in outcome["result"]["epochs"]:
+            self.record(cell, Epoch(**stored))
+        kept: list[tuple[str, Weights | PredictionFiles]] = [
+            ("weights", self.weights),
+            ("predictions", self.predictions),
+        ]
+        for what, files in kept:
+            if files.wants(cell) and (content := trained.file(files, cell)) is not None:
+                self._keep(files, f"The {what} of {cell.name} are", cell, content)
+        self.store.finish(cell, outcome)
+        self.mirror.finish_cell(cell, outcome)
+        self.display.reuse_cell(cell.name, outcome["result"]["top1"], trained.study)
 
     def prune(self, job: Job, epochs: Sequence[Epoch], reason: str) -> None:
         """Records that a cell was pruned, after which epochs, and why."""

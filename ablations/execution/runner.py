@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
+from ablations.execution.reuse import TrainedCell, reusable_cells, reuse_sentences
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.sequential import interims_of
@@ -85,6 +87,7 @@ class StudyRunner:
             launcher.warm_up()
             self._degenerate.check(design.variants)
             _ = launcher.images  # raises on invalid data before the study is created
+        reusable = reusable_cells(config, design, launcher, found)
         with claimed(folder, url) as lock:
             if lock.caveat:
                 self._say(lock.caveat)
@@ -97,10 +100,12 @@ class StudyRunner:
             if schedule.interims:
                 store.remember("looks", list(schedule.interims.sizes))
             mirror = open_tracker(config, design, store.id, console)
-            do = self._measure if config.measure.name == "only" else self._train
             with closing(launcher):
                 try:
-                    status = do(store, schedule, launcher, mirror)
+                    if config.measure.name == "only":
+                        status = self._measure(store, schedule, launcher, mirror)
+                    else:
+                        status = self._train(store, schedule, launcher, mirror, reusable)
                 except Exception:
                     mirror.end("FAILED")
                     raise
@@ -140,7 +145,14 @@ class StudyRunner:
         mirror.update_costs(cells)
         return 0
 
-    def _train(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
+    def _train(
+        self,
+        store: StudyStore,
+        schedule: Schedule,
+        launcher: Launcher,
+        mirror: StudyMirror,
+        reusable: Mapping[str, TrainedCell],
+    ) -> int:
         store.take_over()
         if known := collect_costs(store.attributes, schedule.design):
             mirror.costs(known.metrics)
@@ -158,8 +170,8 @@ class StudyRunner:
             return 0
         launcher.warm_up()
         store.remember("command", self.command)
-        self._describe(outlook, store, schedule, launcher)
-        config, folder = self.config, study_folder(self.config)
+        self._describe(outlook, reusable, store, schedule, launcher)
+        config = self.config
         display = Display(self.console, outlook.total, outlook.total - outlook.to_train, _name_width(outlook.design))
 
         def notify(found: str) -> None:
@@ -167,16 +179,10 @@ class StudyRunner:
             display.notify(found)
 
         schedule.notify = notify
-        recorder = Recorder(
-            store,
-            mirror,
-            display,
-            Weights(folder / "weights", config.weights),
-            Checkpoints(folder / "checkpoints", config.checkpoint_every),
-            PredictionFiles(folder / "predictions", config.predictions),
-        )
+        recorder = self._recorder(store, mirror, display)
         costs = CostMeasurer(config.measure, schedule.declared, store, launcher, mirror, display)
-        driver = Driver(schedule, launcher, recorder, costs, seconds=config.limits.seconds, retries=config.retries)
+        seconds, retries = config.limits.seconds, config.retries
+        driver = Driver(schedule, launcher, recorder, costs, reusable=reusable, seconds=seconds, retries=retries)
         try:
             with display:
                 driver.train()
@@ -195,6 +201,17 @@ class StudyRunner:
             self._say(f"Failed cells: {driver.failed}; the report lists the reasons. The same command retries them.")
         return 1 if driver.failed or driver.diverged == display.total else 0
 
+    def _recorder(self, store: StudyStore, mirror: StudyMirror, display: Display) -> Recorder:
+        config, folder = self.config, study_folder(self.config)
+        return Recorder(
+            store,
+            mirror,
+            display,
+            Weights(folder / "weights", config.weights),
+            Checkpoints(folder / "checkpoints", config.checkpoint_every),
+            PredictionFiles(folder / "predictions", config.predictions),
+        )
+
     def _declare(self, store: StudyStore, schedule: Schedule, *, trains: bool) -> None:
         """Declares the study before its first cell; prints later changes of the declaration."""
         design, interims = self.planned or schedule.declared, schedule.interims
@@ -208,8 +225,17 @@ class StudyRunner:
             known = History.stored(store.attributes["declared"])
             self._say(changes_sentence(changes, known.deviations(asked) if known else []))
 
-    def _describe(self, outlook: Outlook, store: StudyStore, schedule: Schedule, launcher: Launcher) -> None:
+    def _describe(
+        self,
+        outlook: Outlook,
+        reusable: Mapping[str, TrainedCell],
+        store: StudyStore,
+        schedule: Schedule,
+        launcher: Launcher,
+    ) -> None:
         """Prints the cells to train, their cost, and the effects that the study can detect."""
+        known = reuse_sentences(outlook, reusable)
+        outlook = outlook.without(reusable)
         design, interims = outlook.design, schedule.interims
         if outlook.note:
             self._say(outlook.note)
@@ -218,6 +244,8 @@ class StudyRunner:
             f"Variants: {outlook.variants}, replicates: {replicates}, cells: {outlook.total}; "
             f"{outlook.to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
         )
+        for sentence in known:
+            self._say(sentence)
         if self.config.train.fused != "off" and (reason := reason_against_kernels(design.protocol["device"])):
             self._say(f"Shuffle attention is computed by torch's operations: {reason}.")
         if outlook.phases:

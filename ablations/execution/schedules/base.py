@@ -7,8 +7,9 @@ store and writes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from ablations.common.wording import count
 from ablations.design import Cell, Design
@@ -68,6 +69,10 @@ class Outlook:
     def missing(self) -> Counter[str]:
         """The number of cells to train of each known variant."""
         return Counter(cell.variant.name for cell in self.cells)
+
+    def without(self, keys: Container[str]) -> Self:
+        """Returns the outlook without the cells to train that have one of the given keys."""
+        return replace(self, cells=[cell for cell in self.cells if cell.key not in keys])
 
     @property
     def cells_to_pick(self) -> int:

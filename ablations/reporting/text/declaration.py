@@ -15,18 +15,34 @@ EXPLORATORY = f"Verdicts are therefore exploratory; {_CONFIRM}."
 
 
 def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
-    """Returns the date of the declaration and later changes in sentences."""
+    """Returns the date of the declaration, later changes, and cells copied from other studies in sentences."""
     known = analysis.declared
     if known is None:
-        return [f"Nothing was declared before the first cell, so verdicts are exploratory; {_CONFIRM}."]
+        nothing = f"Nothing was declared before the first cell, so verdicts are exploratory; {_CONFIRM}."
+        return [nothing, *_reused_sentence(analysis)]
     declared = f"Declared before the first cell on {_time(known.first.time)} ({_code(known.first.commit)})"
-    unrecorded = [change for change in analysis.deviations if not change.time]
-    if not known.changes and not unrecorded:
-        return [f"{declared}; unchanged since."]
-    changed = "; ".join(change_clause(change) for change in (*known.changes, *unrecorded))
-    if not analysis.is_exploratory:
-        return [f"{declared}. Changed since: {changed}. Verdicts follow the declaration."]
-    return [f"{declared}. Changed since: {changed}. {EXPLORATORY}"]
+    changed = [*known.changes, *(change for change in analysis.deviations if not change.time)]
+    text = f"{declared}. Changed since: {'; '.join(map(change_clause, changed))}." if changed else ""
+    if any(change.is_exploratory for change in analysis.deviations):
+        text += f" {EXPLORATORY}"
+    elif changed:
+        text += " Verdicts follow the declaration."
+    return [text or f"{declared}; unchanged since.", *_reused_sentence(analysis)]
+
+
+def _reused_sentence(analysis: StudyAnalysis) -> list[str]:
+    """Returns a sentence on the cells copied from other studies, if there are any."""
+    origins = analysis.results.reused["origin"].value_counts()
+    if origins.empty:
+        return []
+    known = ", ".join(f"{number} from {study}" for study, number in sorted(origins.items()))
+    text = f"Cells copied from other studies: {known}"
+    if analysis.declared is None:
+        return [f"{text}."]
+    if not (early := analysis.known_before):
+        return [f"{text}; all of them were trained after this study was declared."]
+    were = "was" if early == 1 else "were"
+    return [f"{text}; {early} of them {were} trained before this study was declared. {EXPLORATORY}"]
 
 
 def exploratory_clause(analysis: StudyAnalysis) -> str:
@@ -36,7 +52,11 @@ def exploratory_clause(analysis: StudyAnalysis) -> str:
     if analysis.declared is None:
         return f"exploratory: {_UNDECLARED}"
     named = list(dict.fromkeys(change.what for change in analysis.deviations if change.is_exploratory))
-    return f"exploratory: {listed(named)} changed after the first cell"
+    reasons = [f"{listed(named)} changed after the first cell"] if named else []
+    if early := analysis.known_before:
+        were = "was" if early == 1 else "were"
+        reasons.append(f"{count(early, 'cell')} {were} trained before the declaration")
+    return f"exploratory: {' and '.join(reasons)}"
 
 
 def exploratory_sentence(analysis: StudyAnalysis) -> str:

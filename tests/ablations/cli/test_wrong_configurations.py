@@ -39,7 +39,8 @@ STORED = ("run", "plan", "analyze", "claims")  # verbs that open a database
 # Options that only some verbs have.
 OWNED = {
     "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
-    "recipes": ("plan", "run", "analyze"), "against": ("analyze",), "export": ("run", "analyze"),
+    "recipes": ("plan", "run", "analyze"), "reuse": ("plan", "run"), "against": ("analyze",),
+    "export": ("run", "analyze"),
 }  # fmt: skip
 FREE = ("sweep.factors", "sweep.variants", "tune.space")  # mappings whose keys users choose
 EXAMPLES = int(os.environ.get("ABLATIONS_WRONG_ONES", "1000"))  # higher values search for new failures

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ablations.analysis.study import StudyAnalysis
@@ -70,6 +72,30 @@ def test_a_report_with_other_options_is_exploratory_without_a_recorded_change(tm
     (said,) = declaration_sentences(other)
     assert "metric from top1 to test_loss in this report; margin from 1 point to 0.5 nats in this report. " in said
     assert exploratory_clause(other) == worded("declaration.clause", what="metric and margin")
+
+
+def with_reused(analysis: StudyAnalysis, *finished: str) -> StudyAnalysis:
+    times = [datetime.fromisoformat(time).timestamp() for time in finished]
+    rows = [("groups=1", replicate, "rivals", time) for replicate, time in enumerate(times)]
+    reused = pd.DataFrame(rows, columns=["variant", "replicate", "origin", "finished"])
+    return replace(analysis, results=replace(analysis.results, reused=reused))
+
+
+def test_cells_that_another_study_trained_after_the_declaration_do_not_affect_verdicts(tmp_path: Path) -> None:
+    analysis = with_reused(study_analysis(tmp_path), LATER, LATER)
+    unchanged, copied = declaration_sentences(analysis)
+    assert unchanged == f"{DECLARED}; unchanged since."
+    assert copied == f"{worded('reuse.copied', what='2 from rivals')[:-1]}{worded('reuse.late')}"
+    assert verdicts_tag(analysis) == "declared"
+
+
+def test_one_cell_with_a_result_from_before_the_declaration_makes_verdicts_exploratory(tmp_path: Path) -> None:
+    analysis = with_reused(study_analysis(tmp_path), LATER, "2026-11-29T14:00:00+00:00")
+    assert worded("reuse.early", early="1 of them was") in declaration_sentences(analysis)[1]
+    assert exploratory_clause(analysis) == worded("reuse.clause", early="1 cell was")
+    other = replace(analysis, design=replace(analysis.design, margin=0.5))
+    assert exploratory_clause(other).startswith(worded("declaration.clause", what="margin"))
+    assert exploratory_clause(other).endswith("1 cell was trained before the declaration")
 
 
 def test_the_csv_of_variants_marks_exploratory_verdicts(tmp_path: Path) -> None:
