@@ -35,6 +35,7 @@ _OPEN = {
     "data.classes": "integer >= 0, list of folder names, or file",
     "figures": "`all` or list of names",
     "recipes": "list of names",
+    "reuse": "list of studies",
 }
 # Default choices of single commands.
 _COMMAND_DEFAULTS = {"sweep": "; for `bench`: `rivals`"}

@@ -19,6 +19,7 @@ from ablations.config import Config
 from ablations.design import Cell, Design, protocol_differences
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.schedules.base import Outlook
+from ablations.reporting.text.declaration import copied_clause
 from ablations.storage.access import study_names
 from ablations.storage.cell_states import CellState
 from ablations.storage.files import CellFiles
@@ -73,8 +74,7 @@ def reuse_sentences(outlook: Outlook, reusable: Mapping[str, TrainedCell]) -> li
     if not reusable:
         return []
     origins = Counter(reusable[cell.key].study for cell in outlook.cells if cell.key in reusable)
-    known = ", ".join(f"{number} from {study}" for study, number in origins.items())
-    return [f"Cells copied from other studies: {known or 'none'}."]
+    return [f"{copied_clause(origins)}."]
 
 
 def _is_complete(outcome: Mapping[str, Any]) -> bool:

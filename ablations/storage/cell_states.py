@@ -62,7 +62,6 @@ class StoredCell:
         failed_as: the kind of failure (`ablations.training.events`), with its reason in `failure`; None otherwise.
         recipe: tuned options; empty under the study's recipe.
         tuning: id of the tuning that this is a trial of; otherwise empty.
-        started: time at which the attempt started (UTC, ISO 8601); empty in stores of earlier versions.
     """
 
     key: str
@@ -78,7 +77,6 @@ class StoredCell:
     failure: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     tuning: str = ""
-    started: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -123,7 +121,6 @@ def stored_cell(trial: FrozenTrial) -> StoredCell:
         split=Split(attributes.get("split", Split.TEST)),
         recipe=attributes.get("recipe", {}),
         tuning=attributes.get("tuning", ""),
-        started=attributes.get("started", ""),
         outcome=StoredOutcome(attributes["outcome"]) if "outcome" in attributes and not unreadable else None,
         failed_as=failure.get("kind"),
         failure=unreadable or failure.get("reason"),

@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -245,7 +244,6 @@ class StudyStore:
             "split": cell.split.value,
             "network": cell.variant.network,
             "levels": cell.variant.levels,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         described |= {"recipe": cell.variant.recipe} if cell.variant.recipe else {}
         described |= {"tuning": cell.tuning} if cell.tuning else {}

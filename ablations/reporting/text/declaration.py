@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
@@ -30,19 +31,23 @@ def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
     return [text or f"{declared}; unchanged since.", *_reused_sentence(analysis)]
 
 
+def copied_clause(origins: Mapping[str, int]) -> str:
+    """Returns how many cells are copied from which studies: `Cells copied from other studies: 20 from rivals`."""
+    known = ", ".join(f"{number} from {study}" for study, number in sorted(origins.items()))
+    return f"Cells copied from other studies: {known or 'none'}"
+
+
 def _reused_sentence(analysis: StudyAnalysis) -> list[str]:
     """Returns a sentence on the cells copied from other studies, if there are any."""
-    origins = analysis.results.reused["origin"].value_counts()
-    if origins.empty:
+    origins = Counter(analysis.results.reused["origin"])
+    if not origins:
         return []
-    known = ", ".join(f"{number} from {study}" for study, number in sorted(origins.items()))
-    text = f"Cells copied from other studies: {known}"
+    text, early = copied_clause(origins), analysis.known_before
     if analysis.declared is None:
         return [f"{text}."]
-    if not (early := analysis.known_before):
+    if not early:
         return [f"{text}; all of them were trained after this study was declared."]
-    were = "was" if early == 1 else "were"
-    return [f"{text}; {early} of them {were} trained before this study was declared. {EXPLORATORY}"]
+    return [f"{text}; {early} of them {_were(early)} trained before this study was declared. {EXPLORATORY}"]
 
 
 def exploratory_clause(analysis: StudyAnalysis) -> str:
@@ -54,8 +59,7 @@ def exploratory_clause(analysis: StudyAnalysis) -> str:
     named = list(dict.fromkeys(change.what for change in analysis.deviations if change.is_exploratory))
     reasons = [f"{listed(named)} changed after the first cell"] if named else []
     if early := analysis.known_before:
-        were = "was" if early == 1 else "were"
-        reasons.append(f"{count(early, 'cell')} {were} trained before the declaration")
+        reasons.append(f"{count(early, 'cell')} {_were(early)} trained before the declaration")
     return f"exploratory: {' and '.join(reasons)}"
 
 
@@ -115,6 +119,10 @@ def changes_sentence(changes: Sequence[Change], deviations: Sequence[Change]) ->
     """Describes the changes that a run makes, and whether `deviations` make verdicts exploratory."""
     text = f"Changed after the first cell: {'; '.join(map(change_clause, changes))}."
     return f"{text} Verdicts are exploratory." if any(change.is_exploratory for change in deviations) else text
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _code(commit: str) -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,6 @@ def test_a_cell_is_a_trial_from_start_to_end(tmp_path: Path, cells: list[Cell]) 
     assert (again.key, again.variant, again.replicate) == (cells[1].key, "groups=1", 0)
     assert again.network == json.loads(json.dumps(cells[1].variant.network))
     assert again.outcome == OUTCOME
-    assert timedelta() <= datetime.now(UTC) - datetime.fromisoformat(again.started) < timedelta(minutes=10)
 
 
 def test_a_trial_has_parameters_epochs_and_a_named_objective(tmp_path: Path, cells: list[Cell]) -> None:
