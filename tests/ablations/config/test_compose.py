@@ -105,7 +105,7 @@ def test_defaults_are_valid_choices_and_sweeps_have_questions() -> None:
         ),
         (
             ["train="],
-            refusal("train=", "options.no_such", what="train", valid="cifar, imagenet, long, modern, quick"),
+            refusal("train=", "options.no_such", what="train", valid="cifar, cifar_cpu, imagenet, long, modern, quick"),
         ),
         (
             ["launcher.address=auto"],
