@@ -74,7 +74,7 @@ def test_options_of_only_some_verbs_declare_them() -> None:
     assert OWNERS == {
         "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
         "export": ("run", "analyze"), "against": ("analyze",),
-        "recipes": ("plan", "run", "analyze"),
+        "recipes": ("plan", "run", "analyze"), "reuse": ("plan", "run"),
     }  # fmt: skip
 
 
