@@ -12,7 +12,15 @@ from ablations.common.wording import count
 from ablations.config import DataConfig
 from ablations.ledger.comparisons import Comparison, comparisons_of
 from ablations.ledger.declared import Claim, Expectation, Outcome
-from ablations.ledger.rules import level, outcome_above, outcome_within, prediction, replicates_needed, share_of
+from ablations.ledger.rules import (
+    detectable,
+    level,
+    outcome_above,
+    outcome_within,
+    prediction,
+    replicates_needed,
+    share_of,
+)
 from ablations.ledger.stored import Study
 from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.reasons import not_equivalent, outlier_clause, reason_clause
@@ -33,6 +41,8 @@ class Evidence:
         outcome: the outcome for the claim; None if the comparison is not eligible.
         ignored: why the comparison is not eligible, as a clause; empty if it is.
         reason: why the outcome is undecided, as a clause; empty if it is decided.
+        detectable: the minimum detectable effect in points at 80 % power; None without a standard deviation, or if the
+            comparison is not eligible.
     """
 
     comparison: Comparison
@@ -43,6 +53,7 @@ class Evidence:
     outcome: Outcome | None
     ignored: str
     reason: str
+    detectable: float | None = None
 
     @property
     def studies(self) -> str:
@@ -85,13 +96,20 @@ class Evidence:
         """The studies, protocol, networks, estimate and outcome in a sentence."""
         study, model = self.comparison.studies[0], self.comparison.treatment.model["name"]
         verdict = f"not counted: {self.ignored}" if self.ignored else self.outcome.value if self.outcome else ""
-        details = "; ".join([self.reason, *self.notes] if self.reason else self.notes)
+        details = "; ".join([*filter(None, (self._limit, self.reason)), *self.notes])
         where = f"{study.data}; {model}; {count(study.epochs, 'epoch')}; train.decay={study.decay}"
         return (
             f"{self.studies} ({where}): {self.names}, n = {self.seen.n}, {self.value}"
             + (f": {verdict}" if verdict else "")
             + (f" ({details})" if details else "")
         )
+
+    @property
+    def _limit(self) -> str:
+        """The minimum detectable effect of an undecided comparison, as a clause."""
+        if self.outcome is not Outcome.UNDECIDED or self.detectable is None:
+            return ""
+        return f"minimum detectable effect {self.detectable:.2f} points"
 
 
 def level_text(level: float) -> str:
@@ -117,8 +135,11 @@ def _weighed(claim: Claim, comparison: Comparison, family: int) -> Evidence:
     confidence = level(claim.expects, error)
     published = list(claim.top1.values())[comparison.part] if claim.expects is Expectation.TOP1 else None
     interval = estimate if published is None else prediction
-    seen, outcome, reason = interval(comparison.values, confidence), None, ""
+    seen, outcome, reason, limit = interval(comparison.values, confidence), None, "", None
     if claim.expects is not None and not ignored:
+        if seen.has_spread:
+            spread = float(np.std(comparison.values, ddof=1))
+            limit = detectable(spread, seen.n, 1 - error, of_one_run=published is not None)
         outcome = (
             outcome_above(seen, claim.bound)
             if claim.expects is Expectation.HELPS
@@ -127,7 +148,7 @@ def _weighed(claim: Claim, comparison: Comparison, family: int) -> Evidence:
         reason = _objection(claim, comparison, outcome)
         if reason or outcome is Outcome.UNDECIDED:
             outcome, reason = Outcome.UNDECIDED, reason or _needed(claim, comparison, seen, error, published)
-    return Evidence(comparison, seen, confidence, family, published, outcome, ignored, reason)
+    return Evidence(comparison, seen, confidence, family, published, outcome, ignored, reason, limit)
 
 
 def _ignored(comparison: Comparison) -> str:

@@ -24,7 +24,7 @@ _PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "studies that cou
 _COLUMNS = [
     "claim", "statement", "source", "rule", "margin", "verdict", "computed", "studies", "storage", "number_of_studies",
     "data", "model", "epochs", "decay", "treatment", "control", "published", "n", "without_result", "mean", "low",
-    "high", "level", "comparisons", "counts", "outcome", "reason",
+    "high", "level", "comparisons", "detectable", "counts", "outcome", "reason",
 ]  # fmt: skip
 _WHOLE = ("epochs", "n", "without_result", "number_of_studies", "comparisons")  # nullable integers
 
@@ -63,7 +63,8 @@ def ledger_frame(ledger: Ledger) -> pd.DataFrame:
     """Returns one row per claim and comparison; a claim without evidence has one row.
 
     `mean`, `low` and `high` are in points if there is a control, otherwise in percent; `level` is the individual
-    confidence level in (0, 1), and `comparisons` the number of comparisons that share the claim's error rate.
+    confidence level in (0, 1), `comparisons` the number of comparisons that share the claim's error rate, and
+    `detectable` the minimum detectable effect in points at 80 % power.
     """
     rows: list[dict[str, object]] = []
     for assessment in ledger.assessments:
@@ -86,8 +87,8 @@ def _columns(evidence: Evidence) -> dict[str, object]:
         "model": comparison.treatment.model["name"], "treatment": comparison.treatment.name,
         "control": comparison.control.name if comparison.control else "", "published": evidence.published,
         "n": seen.n, "without_result": len(comparison.dropped), "mean": seen.mean, "low": seen.low, "high": seen.high,
-        "level": evidence.level, "comparisons": evidence.family, "counts": evidence.outcome is not None,
-        "outcome": evidence.outcome.value if evidence.outcome else "",
+        "level": evidence.level, "comparisons": evidence.family, "detectable": evidence.detectable,
+        "counts": evidence.outcome is not None, "outcome": evidence.outcome.value if evidence.outcome else "",
         "reason": "; ".join(filter(None, (evidence.ignored or evidence.reason, *evidence.notes))),
     }  # fmt: skip
 
@@ -119,7 +120,8 @@ def _page(ledger: Ledger, command: str, parts: Parts) -> str:
         "Replicates of the same networks under the same protocol are pooled over studies, and each seed counts once. "
         "If several comparisons are eligible, they share the error rate of 5 % (Bonferroni). Studies on synthetic "
         "images, and studies at a different scale than the claim's, are not eligible. Intervals assume that means of "
-        "replicates are approximately normal.",
+        "replicates are approximately normal. The minimum detectable effect of an undecided comparison is the distance "
+        "from a bound that a two-sided test at the comparison's error rate detects with 80 % power.",
         "",
         *markdown_table(_PAGE_HEADERS, [row for row in rows if row]),
         *(line for section in sections for line in section),

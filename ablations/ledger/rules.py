@@ -42,12 +42,13 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import nctdtrinc, stdtrit
 
 from ablations.ledger.declared import Expectation, Outcome
 from ablations.stats import Estimate, estimate
 
 ERRORS = 0.05  # error rate of a claim
+_POWER = 0.8  # of a minimum detectable effect
 _MOST = 100_000  # replicates
 
 Values = Sequence[float] | NDArray[np.float64]
@@ -134,6 +135,19 @@ def replicates_needed(distance: float, deviation: float, confidence: float, *, o
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
+
+
+def detectable(deviation: float, n: int, confidence: float, *, of_one_run: bool = False) -> float:
+    """Returns the minimum detectable effect: the distance from a bound that an interval excludes with 80 % power.
+
+    Args:
+        deviation: the standard deviation of a replicate; the result has its unit.
+        n: number of replicates, 2 or more.
+        confidence: level of the two-sided interval, in (0, 1).
+        of_one_run: whether it is the prediction interval of a new run.
+    """
+    beyond = float(nctdtrinc(n - 1, 1 - _POWER, stdtrit(n - 1, 0.5 + confidence / 2)))  # noncentrality of t
+    return beyond * deviation * math.sqrt(1 / n + (1 if of_one_run else 0))
 
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:

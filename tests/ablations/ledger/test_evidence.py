@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,14 @@ def test_an_undecided_comparison_states_the_reason_and_the_replicates_needed(
 ) -> None:
     evidence = only("shuffle", of_pair("shuffle", made))
     assert (evidence.outcome, evidence.reason) == (Outcome.UNDECIDED, reason)
+
+
+def test_an_undecided_comparison_states_its_minimum_detectable_effect() -> None:
+    undecided, decided = (only("shuffle", of_pair("shuffle", around(mean))) for mean in (70.01, 75))
+    assert undecided.detectable is not None
+    assert undecided.detectable == decided.detectable
+    assert f"{undecided.detectable:.2f} points" in undecided.sentence
+    assert decided.sentence == replace(decided, detectable=None).sentence
 
 
 def test_the_reason_states_that_no_number_of_replicates_can_decide() -> None:

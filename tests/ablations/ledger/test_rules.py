@@ -14,6 +14,7 @@ from ablations.ledger.declared import Expectation, Outcome
 from ablations.ledger.rules import (
     ERRORS,
     concluded,
+    detectable,
     joined,
     level,
     outcome_above,
@@ -243,6 +244,19 @@ def test_no_number_of_replicates_reproduces_a_published_run_within_a_margin_belo
     assert replicates_needed(1.6, 1.0, 0.9, of_one_run=True) is None
     assert replicates_needed(1.7, 1.0, 0.9, of_one_run=True) is not None
     assert replicates_needed(0.0, 1.0, 0.9) is None
+
+
+@pytest.mark.parametrize("n", [2, 5, 10])
+@pytest.mark.parametrize("of_one_run", [False, True])
+def test_an_interval_excludes_a_bound_at_the_minimum_detectable_effect_with_80_percent_power(
+    n: int, of_one_run: bool
+) -> None:
+    """The published number of one run varies like the runs themselves."""
+    effect, draws = detectable(2.0, n, 0.95, of_one_run=of_one_run), np.random.default_rng(n)
+    runs, published = draws.normal(0, 2, size=(STUDIES, n)), draws.normal(0, 2, size=STUDIES) * of_one_run
+    intervals = [(prediction if of_one_run else estimate)(study, 0.95) for study in runs]
+    excluded = [not one.low <= number + effect <= one.high for one, number in zip(intervals, published, strict=True)]
+    assert abs(np.mean(excluded) - 0.8) <= 2.6 * math.sqrt(0.8 * 0.2 / STUDIES)
 
 
 def test_the_prediction_interval_has_its_nominal_coverage() -> None:
