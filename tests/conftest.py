@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from hypothesis import settings
 
-from tests import processors, undrawn
+from tests import processors, shortcuts
 from tests.optional import pytest_pycollect_makemodule as pytest_pycollect_makemodule
 from tests.servers import Cluster, MlflowServer, mlflow_server, postgres
 
@@ -59,9 +60,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("EXPERIMENT_NAME", "REGISTRY_URI"):
         os.environ.pop(f"MLFLOW_{name}", None)
     processors.put_on_path(ROOT)  # for processes that tests start in any folder
-    processors.put_on_path(undrawn.FOLDER)
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # not for the workers themselves
-        os.environ[undrawn.VARIABLE] = "1"
+    processors.put_on_path(shortcuts.FOLDER)
+    if shortcuts.TABLES not in os.environ:  # the workers of pytest-xdist inherit it
+        folder = TemporaryDirectory(prefix="ablations-tests-")
+        config.add_cleanup(folder.cleanup)
+        os.environ |= {shortcuts.UNDRAWN: "1", shortcuts.TABLES: str(Path(folder.name) / "mlflow.db")}
+    shortcuts.take()
     if processor := config.getoption("as_processor"):
         processors.imitate(processor)
 
@@ -94,27 +98,16 @@ def tiny(tmp_path: Path) -> list[str]:
     return [*TINY, f"results_dir={tmp_path / 'results'}"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database to copy, because MLflow takes seconds to create one."""
-    mlflow = pytest.importorskip("mlflow", reason="needs mlflow")  # imported late, because most tests do not need it
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
-    return path
-
-
-@pytest.fixture
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes a few black pixels instead of drawing figures, for tests that do not check figures."""
-    from matplotlib.figure import Figure
-
-    monkeypatch.setattr(Figure, "savefig", undrawn.save_pixels)
-
-
 @pytest.fixture
 def _drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets processes that the test starts draw figures; by default they do not."""
-    monkeypatch.delenv(undrawn.VARIABLE)
+    """Draws figures, also in processes that the test starts; by default tests leave them undrawn."""
+    monkeypatch.delenv(shortcuts.UNDRAWN)
+
+
+@pytest.fixture
+def _created(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Creates MLflow's tables; by default tests copy those of another test."""
+    monkeypatch.delenv(shortcuts.TABLES)
 
 
 @pytest.fixture(scope="session")

@@ -80,9 +80,10 @@ def _composed(
     config = compose_groups(selected, config_dir)
     if selected["model"].startswith(TIMM):
         config.model.name = selected["model"]
+    names = [*GROUPS, *_option_names(config)]  # listed once: overrides cannot add options
     for override in overrides:
         if override.key_or_group not in GROUPS:
-            _apply_override(config, override)
+            _apply_override(config, override, names)
     config.sweep.name = selected["sweep"]
     return config, selected, overrides
 
@@ -192,8 +193,8 @@ def read_override(argument: str) -> Override:
     return override
 
 
-def _apply_override(config: DictConfig, override: Override) -> None:
-    """Sets or removes an option; raises a UsageError if the option is unknown or the value is invalid."""
+def _apply_override(config: DictConfig, override: Override, names: Sequence[str]) -> None:
+    """Sets or removes an option; raises a UsageError if it is not among `names`, or the value is invalid."""
     key = override.key_or_group
     free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
     if override.is_delete():
@@ -203,7 +204,7 @@ def _apply_override(config: DictConfig, override: Override) -> None:
     group, _, name = key.partition(".")
     if group in GROUPS and name == "name":
         raise UsageError(key, value, f"cannot be set; use {group}={value}")
-    if free is None and key not in (names := [*GROUPS, *_option_names(config)]):
+    if free is None and key not in names:
         if group == "attention" and name:
             of_attention = [option for option in names if option.startswith("attention.")]
             raise UsageError(key, None, f"attention={config.attention.name} has no such option", of_attention)

@@ -237,12 +237,11 @@ def test_a_figure_that_fails_is_the_only_missing_part(
 
 @pytest.mark.parametrize("part", ["_networks", "_modules", "_uncounted", "layers_frame", "_protocol", "tracked_of"])
 def test_a_part_of_the_report_that_fails_does_not_stop_the_benchmark(
-    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_tables: Path, capsys: pytest.CaptureFixture[str]
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
         raise ValueError("planted")
 
-    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
     monkeypatch.setattr(report, part, fail)
     assert call(f"results_dir={tmp_path}", "bench.metrics=[speed,complexity]", "tracking.enabled=true") == 1
     printed = capsys.readouterr().out

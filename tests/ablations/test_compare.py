@@ -113,6 +113,7 @@ def test_other_options_are_refused(results: Path, capsys: pytest.CaptureFixture[
     assert re.search(refusal("sweep=groups", "options.not_of", verb="compare", valid=valid), capsys.readouterr().err)
 
 
+@pytest.mark.usefixtures("_drawn")
 def test_the_verb_writes_a_report_tables_and_a_figure(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(results, "first", OTHER_BATCH, LONGER) == 0
     printed = capsys.readouterr()

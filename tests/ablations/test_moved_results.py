@@ -40,11 +40,9 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of one replicate, with MLflow."""
     folder = tmp_path_factory.mktemp("finished") / "results"
-    folder.mkdir()
-    shutil.copy(mlflow_tables, folder / "mlflow.db")
     assert cli.main("run", PURPOSE, run, [*OPTIONS, "replicates=1", f"results_dir={folder}"]) == 0
     return folder
 
@@ -79,7 +77,6 @@ def report_in_mlflow(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("how", [move, copy, link])
-@pytest.mark.usefixtures("_undrawn")
 def test_verbs_that_only_read_work_elsewhere_and_do_not_change_the_original(
     finished: Path, tmp_path: Path, how: Callable[[Path], Path], call: Call
 ) -> None:

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from ablations.reporting.figures import FIGURES
 from ablations.training.weights import KeptNetwork
-from tests import undrawn
+from tests import shortcuts
 from tests.conftest import DIVERGING, MEASURED, TINY, Command
 from tests.wording import refusal, worded
 
@@ -78,7 +78,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: Command) -> t
     """The results folder of a complete run, and its output."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(undrawn.VARIABLE)
+        patch.delenv(shortcuts.UNDRAWN)
         done = command("run", "sweep=groups", *TINY, *MEASURED, f"results_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

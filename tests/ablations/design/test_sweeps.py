@@ -15,11 +15,11 @@ from ablations.design import make_design
 from ablations.run import run
 from tests.conftest import MEASURED, TINY, Command
 
-pytestmark = pytest.mark.usefixtures("_undrawn")
 SWEEPS = sweep_questions()
 SMALL = [*TINY[1:], "train.epochs=1", "replicates=1"]
 # With 24 training images, a share of 0.2 would leave classes without validation images.
 SEARCH = ["sweep.trials=6", "sweep.objectives=[top1]", "sweep.confirm=2", "data.validation=0.5"]
+DRAWN = ("factorial", "search")  # these two have every kind of figure; drawing takes most of the time
 SECTIONS = {
     "factorial": ["Main effects and interactions"],
     "backbones": ["Main effects and interactions"],
@@ -33,7 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sweep", sorted(SWEEPS))
-def test_a_sweep_can_be_run_and_analyzed(sweep: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_can_be_run_and_analyzed(
+    sweep: str, folder: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    if sweep in DRAWN:
+        request.getfixturevalue("_drawn")
     is_observed = sweep in ("backbones", "controls", "search")  # figures of trained networks take seconds
     arguments = [f"sweep={sweep}", *SMALL, f"results_dir={folder}", *(SEARCH if sweep == "search" else [])]
     arguments += [] if is_observed else ["weights=off"]

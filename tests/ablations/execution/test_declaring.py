@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from tests.wording import worded
 
 STUDY = "groups-digits-resnet8"
 UNCHANGED = "; unchanged since."
-
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, mlflow_tables: Path, _undrawn: None) -> None:
-    """Skips slow tables and figures, which are not tested here."""
-    shutil.copy(mlflow_tables, tmp_path)
 
 
 def call(folder: Path, *arguments: str) -> int:

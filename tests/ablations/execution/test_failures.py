@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,12 +44,6 @@ def plant(monkeypatch: pytest.MonkeyPatch, groups: int, what: Plant, replicate: 
                 what(self, given[0])
 
     monkeypatch.setattr("ablations.training.train.Learner", Planted)
-
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, mlflow_tables: Path, _undrawn: None) -> None:
-    """Skips slow tables and figures, which are not tested here."""
-    shutil.copy(mlflow_tables, tmp_path)
 
 
 def call(folder: Path, *arguments: str) -> int:

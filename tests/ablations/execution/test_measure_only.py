@@ -38,7 +38,6 @@ def children(folder: Path) -> dict[str, dict[str, float]]:
     return {run.info.run_name: run.data.metrics for run in runs if "cell" in run.data.tags}
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_costs_of_a_finished_study_are_measured_twice_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

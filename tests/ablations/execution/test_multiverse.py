@@ -80,7 +80,6 @@ def test_a_run_has_a_study_for_each_protocol_and_one_report(finished: Path) -> N
     assert "recipes" not in store.attributes["command"]
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_a_second_run_and_separate_runs_of_the_studies_train_nothing(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +92,6 @@ def test_a_second_run_and_separate_runs_of_the_studies_train_nothing(
     pd.testing.assert_frame_equal(frame(results), before)
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_an_additional_protocol_trains_only_its_study(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", results, "recipes=[quick,cifar,resnet20]") == 0
     assert capsys.readouterr().out.count(worded("run.finished", cells=6)) == 2
@@ -144,7 +142,6 @@ def test_a_plan_has_each_study_and_the_total_cost(results: Path, capsys: pytest.
     assert [attempts(results, study) for study in (QUICK, CIFAR)] == before
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_a_protocol_that_cannot_run_does_not_affect_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / QUICK).write_text("no folder")
     assert call("run", tmp_path, PROTOCOLS) == 1
@@ -158,7 +155,6 @@ def test_a_protocol_that_cannot_run_does_not_affect_others(tmp_path: Path, capsy
     assert set(frame(tmp_path)["protocol"]) == {"quick", "cifar"}
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_a_protocol_whose_run_fails_does_not_affect_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +174,6 @@ def test_a_protocol_whose_run_fails_does_not_affect_others(
     assert set(frame(tmp_path)["protocol"]) == {"cifar"}
 
 
-@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("damage", ["another version", "damaged"])
 def test_an_unreadable_study_affects_only_its_protocol(
     results: Path, damage: str, capsys: pytest.CaptureFixture[str]
@@ -197,7 +192,6 @@ def test_an_unreadable_study_affects_only_its_protocol(
             assert status == 2
 
 
-@pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("part", ["draw_protocols", "protocols_table", "multiverse_sentences", "_caption"])
 def test_a_failing_part_of_the_report_affects_only_that_part(
     results: Path, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -238,7 +232,6 @@ def test_figures_of_a_single_study_are_refused_for_several(results: Path, capsys
     assert re.match("error: " + refusal("figures=forest", "multiverse.one_study"), capsys.readouterr().err)
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_python_runs_and_loads_several_protocols(results: Path) -> None:
     overrides = [*TINY, *OFF, PROTOCOLS, f"results_dir={results}"]
     made, loaded = run_multiverse(*overrides, console=make_console()), load_multiverse(*overrides)
@@ -251,7 +244,6 @@ def test_python_runs_and_loads_several_protocols(results: Path) -> None:
         load_study(*overrides)
 
 
-@pytest.mark.usefixtures("_undrawn")
 def test_tuned_variants_are_judged_under_each_protocols_recipe_and_under_their_best_recipes(tmp_path: Path) -> None:
     assert call("run", tmp_path, PROTOCOLS, "tune.trials=2", "data.validation=0.5") == 0
     found = frame(tmp_path)

@@ -25,7 +25,6 @@ from tests.wording import worded
 STUDY = "groups-digits-resnet8"
 TYPED = (*TINY, "replicates=1", "train.epochs=1", "weights=first")
 VERBS = {"run": (run_verb.PURPOSE, run_verb.run), "analyze": (analyze.PURPOSE, analyze.analyze)}
-pytestmark = pytest.mark.usefixtures("_undrawn")
 
 
 def call(verb: str, folder: Path, *arguments: str) -> int:
@@ -33,10 +32,9 @@ def call(verb: str, folder: Path, *arguments: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a finished study without a report, which tests must not modify."""
     folder = tmp_path_factory.mktemp("finished")
-    shutil.copy(mlflow_tables, folder / "mlflow.db")
     assert call("run", folder, "tracking.enabled=false") == 0
     shutil.rmtree(folder / STUDY / "figures")
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -23,12 +22,6 @@ from tests.wording import refusal, worded
 
 FIRST, SECOND = "first", "second"
 KEPT = ("weights", "predictions")
-
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, mlflow_tables: Path, _undrawn: None) -> None:
-    """Skips slow tables and figures, which are not tested here."""
-    shutil.copy(mlflow_tables, tmp_path)
 
 
 def options(folder: Path, study: str, *more: str) -> list[str]:

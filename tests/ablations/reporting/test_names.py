@@ -86,7 +86,6 @@ def study_of(names: Names, folder: Path) -> tuple[StudyStore, StudyAnalysis] | N
 @SLOW(max_examples=8)
 @example(names=WORST)
 @given(names=MANY)
-@pytest.mark.usefixtures("_undrawn")
 def test_names_are_preserved_in_store_report_page_and_tables(names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = study_of(names, Path(folder))
@@ -144,13 +143,12 @@ def test_xelatex_compiles_tables_with_any_names(names: Names) -> None:
 @SLOW(max_examples=2)
 @example(names=WORST)
 @given(names=MANY.filter(is_plain))
-def test_names_are_preserved_in_mlflow(names: Names, mlflow_tables: Path) -> None:
+def test_names_are_preserved_in_mlflow(names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = study_of(names, Path(folder))
         assert found is not None
         store, analysis = found
         design, destination = analysis.design, destination_of(analysis.config, analysis.design.study)
-        shutil.copy(mlflow_tables, analysis.folder.parent / "mlflow.db")
         tracker = Tracker(destination, design, store.id)
         tracker.sync(store.outcomes(design), "f00d")
         tracker.end("FINISHED", note=make_report(analysis, ()).opening)

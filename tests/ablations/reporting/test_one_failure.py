@@ -25,7 +25,6 @@ from tests.builders.planted import PlantedError, failing_once, functions_called
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for
 from tests.wording import worded
 
-pytestmark = pytest.mark.usefixtures("_undrawn")
 PACKAGES = ("ablations/reporting", "ablations/analysis")
 MODULES = {"analysis", "figures", "page", "publish", "report", "tables", "text", "multiverse"}
 SHARES = 24  # of the functions, one a test
@@ -138,6 +137,7 @@ def test_a_failing_figure_affects_only_that_figure(name: str, tmp_path: Path, mo
     assert f'<a href="{TRACEBACKS}">' in page
 
 
+@pytest.mark.usefixtures("_drawn")
 def test_a_failing_caption_affects_only_the_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Figure.text
 

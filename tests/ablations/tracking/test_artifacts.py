@@ -52,10 +52,9 @@ class Results:
 
 
 @pytest.fixture
-def results(tmp_path: Path, mlflow_tables: Path) -> Results:
+def results(tmp_path: Path) -> Results:
     folder = tmp_path / "old results"  # a blank is %20 in an address
     folder.mkdir()
-    shutil.copy(mlflow_tables, folder / "mlflow.db")
     made = Results(folder, folder / "mlflow.db")
     for name in NAMES:
         made.write(name, f"{name} before")
@@ -118,10 +117,8 @@ def test_read_only_verbs_ignore_stores_that_are_invalid_or_not_writable(results:
     assert not there.store.exists()
 
 
-def test_in_an_external_store_only_experiments_with_a_missing_folder_are_updated(
-    tmp_path: Path, mlflow_tables: Path
-) -> None:
-    store = Path(shutil.copy(mlflow_tables, tmp_path / "shared.db"))
+def test_in_an_external_store_only_experiments_with_a_missing_folder_are_updated(tmp_path: Path) -> None:
+    store = tmp_path / "shared.db"
     mine, theirs = (Results(tmp_path / name, store) for name in ("mine", "theirs"))
     for external in (mine, theirs):
         external.folder.mkdir()

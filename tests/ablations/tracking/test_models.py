@@ -62,9 +62,8 @@ def typed(arguments: Sequence[str]) -> int:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Registered:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     registered = Registered(tmp_path_factory.mktemp("registered"))
-    shutil.copy(mlflow_tables, registered.folder / "mlflow.db")
     assert typed(registered.options) == 0
     return registered
 

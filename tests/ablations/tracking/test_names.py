@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from ablations.common.urls import file_url, sqlite_url
@@ -12,10 +11,9 @@ from ablations.tracking.experiment import LONGEST_NAME, open_experiment
 ODD = "o'brien 50% %41 {x} what? #1 & [b] größe 研究"
 
 
-def test_a_store_and_its_files_are_at_their_path(tmp_path: Path, mlflow_tables: Path) -> None:
+def test_a_store_and_its_files_are_at_their_path(tmp_path: Path) -> None:
     folder = tmp_path / ODD / ODD
     folder.mkdir(parents=True)
-    shutil.copy(mlflow_tables, folder / "mlflow.db")
     experiment = open_experiment(Destination(sqlite_url(folder / "mlflow.db"), "mine", folder / "artifacts"))
     run_id = experiment.create_run("x" * 1000)
     (tmp_path / "files").mkdir()

@@ -289,6 +289,7 @@ def test_a_store_that_stops_responding_does_not_stop_the_study(tracker: Tracker,
     assert child(tracker, cell).info.status == "RUNNING"  # for the next run's sync to complete
 
 
+@pytest.mark.usefixtures("_created")
 def test_a_partly_created_store_of_a_killed_process_is_created_again(design: Design, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db.unfinished").write_bytes(b"half a database")
     tracker = Tracker(

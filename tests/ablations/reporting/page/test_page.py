@@ -21,6 +21,7 @@ from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.text.scope import missing_sentence
 from ablations.stats import Verdict
+from tests import shortcuts
 from tests.builders.analyses import search_analysis, study_analysis
 from tests.wording import worded
 
@@ -106,7 +107,9 @@ def decided_top1(variant: int, replicate: int) -> float:
 @pytest.fixture(scope="module")
 def full_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Node, Report, Path]:
     folder = tmp_path_factory.mktemp("studies") / "a study"
-    return written(study_analysis(folder, FIVE, 12, top1=decided_top1), FIGURES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(shortcuts.UNDRAWN)
+        return written(study_analysis(folder, FIVE, 12, top1=decided_top1), FIGURES)
 
 
 def test_the_page_has_its_sections_in_order(full_page: tuple[Node, Report, Path]) -> None:
