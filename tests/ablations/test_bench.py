@@ -243,7 +243,8 @@ def test_a_part_of_the_report_that_fails_does_not_stop_the_benchmark(
         raise ValueError("planted")
 
     monkeypatch.setattr(report, part, fail)
-    assert call(f"results_dir={tmp_path}", "bench.metrics=[speed,complexity]", "tracking.enabled=true") == 1
+    metrics = "[speed,complexity]" if part == "_protocol" else "[complexity]"  # timing takes seconds
+    assert call(f"results_dir={tmp_path}", f"bench.metrics={metrics}", "tracking.enabled=true") == 1
     printed = capsys.readouterr().out
     assert "ValueError: planted" in printed
     assert ("mlflow ui" in printed) == (part != "tracked_of")
