@@ -10,9 +10,11 @@ from numbers import Real
 from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablations.analysis.costs import StudyCosts, VariantCost
@@ -27,6 +29,7 @@ _SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
 _MEAN: dict[str, Any] = {"color": style.COLOURS[0], "marker": "o"}
 _REPLICATE: dict[str, Any] = {"color": "#222222", "marker": "o"}
 _BASELINE: dict[str, Any] = {"color": style.BASELINE, "linestyle": "--", "linewidth": 1.4}
+_BAND: dict[str, Any] = {"color": style.BASELINE, "alpha": 0.12, "linewidth": 0}
 
 
 def levels_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
@@ -88,16 +91,19 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
                 axes.label_outer()
                 axes.set_xlabel(METRICS[metric].axis)
                 axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
-        drawn.legend(handles=_handles(frame, along=numeric), loc="outside upper left", ncols=3)
+                axes.locator_params(axis="x", nbins=6)  # labels such as 80.25 are wide
+        drawn.legend(handles=_handles(frame, along=numeric), loc="outside upper left", ncols=4)
     return drawn
 
 
-def _handles(frame: pd.DataFrame, *, along: bool) -> list[Line2D]:
+def _handles(frame: pd.DataFrame, *, along: bool) -> list[Artist]:
     """Returns the legend handles of `draw_levels`: baselines, means, and replicates if there are several."""
     top1 = frame[frame["metric"] == "top1"]
-    baselines = dict.fromkeys(top1.loc[top1["is_baseline"], "variant"])
-    levels = top1[(top1["kind"] == "mean") & ~top1["is_baseline"]]
-    handles = [Line2D([], [], label=_baseline_name(name), **_BASELINE) for name in baselines]
+    means = top1[top1["kind"] == "mean"]
+    baselines, levels = means[means["is_baseline"]], means[~means["is_baseline"]]
+    handles: list[Artist] = [Line2D([], [], label=_baseline_name(name), **_BASELINE) for name in baselines["variant"]]
+    if _is_repeated(baselines):
+        handles.append(Patch(label="its 95 % CI" if len(baselines) == 1 else "their 95 % CI", **_BAND))
     if len(levels):
         handles.append(handle("mean and 95 % CI" if _is_repeated(levels) else "one run", line=along, **_MEAN))
     if _is_repeated(levels):
@@ -132,7 +138,7 @@ def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
     for _, mean in frame[is_mean & frame["is_baseline"]].iterrows():
         line(mean["value"], label=_baseline_name(mean["variant"]), **_BASELINE)
         if mean["n"] > 1:
-            span(mean["low"], mean["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
+            span(mean["low"], mean["high"], **_BAND)
     places = list(levels["variant"])
     means, replicates = (own.assign(place=own["variant"].map(places.index)) for own in (levels, dots))
     x, y = ("place", "value") if along else ("value", "place")

@@ -27,11 +27,11 @@ def reason_clause(contrast: Contrast) -> str:
 
 def instability_clause(stability: Stability) -> str:
     """Returns how a variant is unstable, in the metric's unit."""
+    runs, below = f"of {stability.n} runs of {stability.variant}", f"{stability.shortfall:.2g}"
+    if stability.failures == 1:
+        return f"1 {runs} is an outlier, {below} below its median"
     if stability.failures:
-        return (
-            f"{stability.failures} of {stability.n} runs of {stability.variant} are outliers below its median, "
-            f"the worst by {stability.shortfall:.2g}"
-        )
+        return f"{stability.failures} {runs} are outliers below its median, the worst by {below}"
     return (
         f"the standard deviation of {stability.variant} is {stability.spread:.2g}, "
         f"{stability.spread / stability.typical:.2g} times the typical one, and its worst run is "

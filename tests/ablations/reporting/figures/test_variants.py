@@ -81,7 +81,7 @@ def test_the_panel_shows_the_values_of_the_frame() -> None:
     assert sorted(points(axes)) == [(0, 1.0), (0, 2.5), (0, 4.0), (1, 2.0), (1, 3.5), (1, 5.0)]
     (baseline,) = (line for line in axes.lines if line.get_label() == "none (baseline)")
     assert list(baseline.get_ydata()) == [1.5, 1.5]  # type: ignore[arg-type]
-    assert legend_of(drawn) == ["none (baseline)", "mean and 95 % CI", "replicates"]
+    assert legend_of(drawn) == ["none (baseline)", "its 95 % CI", "mean and 95 % CI", "replicates"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
 
 

@@ -42,3 +42,5 @@ def test_an_unstable_contrast_names_exactly_the_unstable_variants() -> None:
     scatters = worded("stability.scatters", variant="se", spread=3, ratio="4.3", worst=9)
     assert reason_clause(judged) == f"{fails}; {scatters}"
     assert instability_clause(FAILS) == fails
+    single = worded("stability.failure", n=8, variant="gc", worst=9)
+    assert instability_clause(replace(FAILS, failures=1)) == single
