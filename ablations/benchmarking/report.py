@@ -16,6 +16,7 @@ from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
 from ablations.common.parts import RAISE, TRACEBACKS, Parts
 from ablations.common.sizes import MIB
 from ablations.common.urls import relative_link
+from ablations.common.wording import three_digits
 from ablations.measure.complexity import Complexity
 from ablations.measure.record import Measurement
 from ablations.reporting.figures import memory, overhead, roofline, style
@@ -198,7 +199,7 @@ def _time(rows: pd.DataFrame) -> str:
     if math.isnan(row["ms"]):
         return "–"
     if row["verdict"] == "baseline":
-        return f"{row['ms']:.3g} ms"
+        return f"{three_digits(row['ms'])} ms"
     text = f"{_ratio(row['ratio'])} [{_ratio(row['ratio_low'])}, {_ratio(row['ratio_high'])}]"
     return f"{text} {row['verdict']}" if row["verdict"] in _NOT_DIFFERENT else text
 

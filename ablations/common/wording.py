@@ -1,4 +1,4 @@
-"""Formats counts, and selects the line of an error that summarizes it."""
+"""Formats numbers and lists, and selects the line of an error that summarizes it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Sequence
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Formats a count: `1 replicate`, `3 replicates`; `plural` is for nouns whose plural does not end in s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def three_digits(value: float) -> str:
+    """Formats a number with three significant digits: `0.0123`, `5,900`."""
+    return f"{float(f'{value:.3g}'):,.12g}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.common.urls import hide_passwords
+from ablations.common.wording import three_digits
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design
@@ -21,6 +22,7 @@ from ablations.design.declaration import Declaration, History
 from ablations.design.network import capacities_of
 from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.estimate import (
+    CellCost,
     StudyCost,
     costed_cells,
     estimate_costs,
@@ -152,6 +154,12 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
     StudyForecast(compose_config(overrides), hide_passwords(call), console or make_console()).plan()
 
 
+def _seconds(cost: CellCost) -> str:
+    """Formats the time of a cell with its interval, in seconds; a dash if it is unknown."""
+    seconds, low, high = (three_digits(value) for value in (cost.seconds, cost.low, cost.high))
+    return "–" if math.isnan(cost.seconds) else f"{seconds} ({low} to {high})"
+
+
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
     missing = outlook.missing
     capacities = {variant.name: capacities_of(variant.network) for variant in outlook.design.variants}
@@ -160,7 +168,7 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
             cost.variant,
             str(outlook.planned[cost.variant]),
             str(missing[cost.variant]),
-            "–" if math.isnan(cost.seconds) else f"{cost.seconds:.3g} ({cost.low:.3g} to {cost.high:.3g})",
+            "–" if math.isnan(cost.seconds) else _seconds(cost),
             METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
             f"{cost.parameters:,}",
             cost.by,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.common.wording import first_line, last_line
+from ablations.common.wording import first_line, last_line, three_digits
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,14 @@ def test_lines_with_a_prefix_can_be_skipped() -> None:
     error = ValueError("(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) no such table: x")
     assert first_line(error, skipping="(raised as") == "(sqlite3.OperationalError) no such table: x"
     assert first_line(ValueError("(raised as a result)"), skipping="(raised as") == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5904.2, "5,900"), (999.6, "1,000"), (42.26, "42.3"), (0.01234, "0.0123"), (1234567, "1,230,000"), (0.0, "0")],
+)
+def test_three_digits_have_no_exponent(value: float, text: str) -> None:
+    assert three_digits(value) == text
 
 
 @given(st.text(), st.text(max_size=3))
