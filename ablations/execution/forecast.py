@@ -156,8 +156,9 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
 
 def _seconds(cost: CellCost) -> str:
     """Formats the time of a cell with its interval, in seconds; a dash if it is unknown."""
-    seconds, low, high = (three_digits(value) for value in (cost.seconds, cost.low, cost.high))
-    return "–" if math.isnan(cost.seconds) else f"{seconds} ({low} to {high})"
+    if math.isnan(cost.seconds):
+        return "–"
+    return f"{three_digits(cost.seconds)} ({three_digits(cost.low)} to {three_digits(cost.high)})"
 
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
@@ -168,7 +169,7 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
             cost.variant,
             str(outlook.planned[cost.variant]),
             str(missing[cost.variant]),
-            "–" if math.isnan(cost.seconds) else _seconds(cost),
+            _seconds(cost),
             METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
             f"{cost.parameters:,}",
             cost.by,

@@ -79,6 +79,11 @@ class Comparison:
         """The difference of each replicate in points, treatment minus control; for a single network its top-1."""
         return np.array([row[0] - row[1] if len(row) > 1 else row[0] for row in self.top1.values()], dtype=np.float64)
 
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the values, of which there are two or more."""
+        return float(np.std(self.values, ddof=1))
+
 
 @dataclass(frozen=True)
 class _Found:

@@ -41,8 +41,6 @@ class Evidence:
         outcome: the outcome for the claim; None if the comparison is not eligible.
         ignored: why the comparison is not eligible, as a clause; empty if it is.
         reason: why the outcome is undecided, as a clause; empty if it is decided.
-        detectable: the minimum detectable effect in points at 80 % power; None without a standard deviation, or if the
-            comparison is not eligible.
     """
 
     comparison: Comparison
@@ -53,7 +51,6 @@ class Evidence:
     outcome: Outcome | None
     ignored: str
     reason: str
-    detectable: float | None = None
 
     @property
     def studies(self) -> str:
@@ -105,6 +102,14 @@ class Evidence:
         )
 
     @property
+    def detectable(self) -> float | None:
+        """The minimum detectable effect in points at 80 % power; None if not eligible, or without a spread."""
+        if self.outcome is None or not self.seen.has_spread:
+            return None
+        confidence = 1 - share_of(self.family, self.comparison.share)
+        return detectable(self.comparison.spread, self.seen.n, confidence, of_one_run=self.published is not None)
+
+    @property
     def _limit(self) -> str:
         """The minimum detectable effect of an undecided comparison, as a clause."""
         if self.outcome is not Outcome.UNDECIDED or self.detectable is None:
@@ -135,11 +140,8 @@ def _weighed(claim: Claim, comparison: Comparison, family: int) -> Evidence:
     confidence = level(claim.expects, error)
     published = list(claim.top1.values())[comparison.part] if claim.expects is Expectation.TOP1 else None
     interval = estimate if published is None else prediction
-    seen, outcome, reason, limit = interval(comparison.values, confidence), None, "", None
+    seen, outcome, reason = interval(comparison.values, confidence), None, ""
     if claim.expects is not None and not ignored:
-        if seen.has_spread:
-            spread = float(np.std(comparison.values, ddof=1))
-            limit = detectable(spread, seen.n, 1 - error, of_one_run=published is not None)
         outcome = (
             outcome_above(seen, claim.bound)
             if claim.expects is Expectation.HELPS
@@ -148,7 +150,7 @@ def _weighed(claim: Claim, comparison: Comparison, family: int) -> Evidence:
         reason = _objection(claim, comparison, outcome)
         if reason or outcome is Outcome.UNDECIDED:
             outcome, reason = Outcome.UNDECIDED, reason or _needed(claim, comparison, seen, error, published)
-    return Evidence(comparison, seen, confidence, family, published, outcome, ignored, reason, limit)
+    return Evidence(comparison, seen, confidence, family, published, outcome, ignored, reason)
 
 
 def _ignored(comparison: Comparison) -> str:
@@ -198,8 +200,7 @@ def _needed(claim: Claim, comparison: Comparison, seen: Estimate, error: float, 
         distance = claim.margin - abs(seen.mean - (published or 0.0))
         if distance > 0:  # from inside the margin to its nearer end
             confidence = level(claim.expects, error)
-    spread = float(np.std(comparison.values, ddof=1))
-    needed = replicates_needed(abs(distance), spread, confidence, of_one_run=published is not None)
+    needed = replicates_needed(abs(distance), comparison.spread, confidence, of_one_run=published is not None)
     if needed is not None:
         return f"with this mean and spread about {float(f'{needed:.2g}'):,.0f} replicates would decide it"
     if published is not None:

@@ -120,8 +120,9 @@ def _page(ledger: Ledger, command: str, parts: Parts) -> str:
         "Replicates of the same networks under the same protocol are pooled over studies, and each seed counts once. "
         "If several comparisons are eligible, they share the error rate of 5 % (Bonferroni). Studies on synthetic "
         "images, and studies at a different scale than the claim's, are not eligible. Intervals assume that means of "
-        "replicates are approximately normal. The minimum detectable effect of an undecided comparison is the distance "
-        "from a bound that a two-sided test at the comparison's error rate detects with 80 % power.",
+        "replicates are approximately normal. The minimum detectable effect of an undecided comparison is the smallest "
+        "true difference, from 0 or from the claimed number, that a two-sided test at its error rate detects with 80 % "
+        "power.",
         "",
         *markdown_table(_PAGE_HEADERS, [row for row in rows if row]),
         *(line for section in sections for line in section),

@@ -1,8 +1,5 @@
 """Takes the shortcuts in processes that tests start; Python imports it at startup, see `tests.shortcuts`."""
 
-import os
+from tests import shortcuts
 
-if {"ABLATIONS_TESTS_UNDRAWN", "ABLATIONS_TESTS_TABLES"} & os.environ.keys():
-    from tests import shortcuts
-
-    shortcuts.take()
+shortcuts.take()
